@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a queue tells of itself. All figures are read without stopping anybody: each is true at
+// some moment of the call, the sum of them need not be.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <shmq/options.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace shmq {
+
+struct QueueInfo {
+  std::string name, name_space;
+  std::array<std::uint8_t, 16> uuid{};
+  std::uint32_t abi_version = 0;
+  uid_t owner{};
+  gid_t owner_group{};
+  mode_t mode{};
+  std::uint64_t segment_bytes = 0, slots = 0, arena_bytes = 0, max_message_bytes = 0;
+  std::uint32_t chunk_bytes = 0, max_groups = 0, max_participants = 0, max_producers = 0;
+  std::uint32_t window_entries = 0, straggler_entries = 0;
+  Overflow overflow{};
+  bool durable = false;
+  std::chrono::system_clock::time_point created{};
+};
+
+struct QueueStats {
+  Seq head{};  ///< the oldest message still held
+  Seq tail{};  ///< the seq that the next message will get; also the number published so far
+  std::uint64_t messages_held = 0;
+  std::uint64_t dropped_total = 0;  ///< by drop_oldest or purge, per queue
+  std::uint64_t chunks_total = 0, chunks_open = 0, chunks_sealed = 0, chunks_free = 0, chunks_pinned = 0;
+  std::uint32_t producers = 0, consumers = 0, groups = 0;
+};
+
+struct GroupInfo {
+  std::string name;
+  GroupMode mode{};
+  std::uint64_t incarnation = 0;
+  std::chrono::nanoseconds lease{};
+  Seq born{};   ///< where it began
+  Seq floor{};  ///< all below are settled
+  std::uint64_t ready = 0, in_flight = 0, delayed = 0, dead = 0;
+  std::uint64_t acked_total = 0, dropped_total = 0;
+  std::uint64_t redelivered_death_total = 0, redelivered_lease_total = 0, redelivered_nack_total = 0,
+                redelivered_release_total = 0;
+  std::uint32_t consumers = 0;            ///< attached, standing by included
+  std::uint32_t active_participant = 0;   ///< entry number + 1 of the active consumer; 0: none
+  std::uint64_t ownership_generation = 0;
+};
+
+enum class Role : std::uint8_t { producer = 1, consumer = 2, administrator = 3 };
+
+struct ParticipantInfo {
+  std::uint32_t entry = 0;  ///< number of its entry, from 0
+  std::uint64_t generation = 0;
+  Role role{};
+  std::string name, group;
+  std::uint32_t pid = 0;  ///< as seen in its own pid namespace
+  bool alive = false;     ///< false: dead and not yet reclaimed
+  bool active = false;    ///< a consumer: the active one of its group
+  std::uint64_t in_flight = 0, messages_total = 0, bytes_total = 0, chunks_pinned = 0, chunks_owned = 0;
+  std::chrono::system_clock::time_point attached{};
+};
+
+/// A message that was looked at, copied.
+struct PeekedMessage {
+  Seq seq{};
+  std::vector<std::byte> payload;
+  std::optional<std::chrono::system_clock::time_point> publish_time;
+  std::vector<std::pair<std::string, std::string>> attributes;
+};
+
+}  // namespace shmq

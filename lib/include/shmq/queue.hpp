@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A queue: created, opened, removed, looked at. Producers and consumers are made from it.
+//
+// Names: [a-z0-9][a-z0-9._-]{0,63}. A Queue may be used from several threads at once, but for
+// close and move. Handles made from it keep the segment mapped by themselves and may outlive it.
+#pragma once
+
+#include <memory>
+#include <shmq/consumer.hpp>
+#include <shmq/error.hpp>
+#include <shmq/info.hpp>
+#include <shmq/options.hpp>
+#include <shmq/producer.hpp>
+#include <string_view>
+#include <vector>
+
+namespace shmq {
+
+namespace detail {
+class QueueCore;
+}
+
+class SHMQ_API Queue {
+ public:
+  /// Creates a queue; already_exists if there is one. A creator killed at any instruction leaves a
+  /// whole queue or none.
+  static Result<Queue> create(std::string_view name, const QueueOptions& options = {});
+  static Result<Queue> open(std::string_view name, const OpenOptions& options = {});
+  /// Opens it, or creates it. exists_with_other_limits if it exists and differs in a limit, the
+  /// overflow policy or durability. Groups named in the options that do not exist are created.
+  static Result<Queue> open_or_create(std::string_view name, const QueueOptions& options = {});
+  /// Removes the queue and its messages. Attached handles get Errc::removed.
+  static Result<void> remove(std::string_view name, const OpenOptions& options = {});
+  /// The names of the queues of a namespace, sorted. Needs no permission on them.
+  static Result<std::vector<std::string>> list(std::string_view name_space = {});
+
+  Queue(Queue&&) noexcept;
+  Queue& operator=(Queue&&) noexcept;
+  ~Queue();
+
+  Result<Producer> producer(const ProducerOptions& options = {});
+  Result<Consumer> consumer(std::string_view group, const ConsumerOptions& options = {});
+
+  /// Groups come and go while producers run. Consumers of a removed group get Errc::removed.
+  Result<void> create_group(const GroupOptions& options);
+  Result<void> remove_group(std::string_view name);
+
+  /// Settles everything published so far in every group; gives the number of messages that some
+  /// group lost by it.
+  Result<std::uint64_t> purge();
+  /// Copies of up to `max_messages` messages from `from` on (from the oldest if that is gone).
+  /// Takes no lease.
+  Result<std::vector<PeekedMessage>> peek(Seq from, std::size_t max_messages) const;
+  /// Reclaims what dead participants left; gives their number. Others do this in passing, too.
+  Result<std::size_t> reclaim();
+
+  [[nodiscard]] QueueInfo info() const;
+  [[nodiscard]] QueueStats stats() const;
+  [[nodiscard]] std::vector<GroupInfo> groups() const;
+  [[nodiscard]] std::vector<ParticipantInfo> participants() const;
+
+ private:
+  explicit Queue(std::shared_ptr<detail::QueueCore> core) noexcept;
+  std::shared_ptr<detail::QueueCore> core_;
+};
+
+}  // namespace shmq

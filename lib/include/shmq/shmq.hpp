@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Everything of libshmq: a message queue between processes of one Linux host.
+#pragma once
+
+#include <shmq/consumer.hpp>
+#include <shmq/error.hpp>
+#include <shmq/info.hpp>
+#include <shmq/options.hpp>
+#include <shmq/producer.hpp>
+#include <shmq/queue.hpp>
+#include <shmq/version.hpp>

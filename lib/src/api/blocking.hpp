@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One blocked call: spins, then sleeps, until the caller's condition holds.
+//
+//   Blocking blocking{…};
+//   while (!condition()) { switch (blocking.step(word, limit)) { … } }
+//
+// The condition is looked at again after the sleeper was announced and before it sleeps, so no
+// wake-up is missed (see sync/event.hpp).
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <stop_token>
+
+#include "base/clock.hpp"
+#include "sync/backoff.hpp"
+#include "sync/call_gate.hpp"
+#include "sync/event.hpp"
+
+namespace shmq::detail {
+
+class Blocking {
+ public:
+  enum class Step : std::uint8_t { look_again, timed_out, interrupted };
+
+  Blocking(std::chrono::nanoseconds timeout, const std::stop_token& stop,
+           std::atomic<bool>& interrupted, const sync::CallGate& gate) noexcept
+      : timeout_(timeout), stop_(stop), interrupted_(interrupted), gate_(gate) {}
+
+  /// Spins for a while first; then announces itself on `word`; then sleeps on it, at most `limit`.
+  Step step(std::uint32_t& word, sync::Backoff* backoff, std::chrono::nanoseconds limit) noexcept {
+    if (gate_.closing() || stop_.stop_requested() ||
+        (interrupted_.load(std::memory_order_relaxed) &&
+         interrupted_.exchange(false, std::memory_order_acq_rel))) {
+      return Step::interrupted;
+    }
+    if (timeout_.count() <= 0) return Step::timed_out;
+    if (backoff != nullptr && pauses_ < spin_pauses) {
+      pauses_ += backoff->wait();
+      return Step::look_again;
+    }
+    std::chrono::nanoseconds left = std::chrono::nanoseconds::max();
+    if (timeout_ != std::chrono::nanoseconds::max()) {
+      const std::uint64_t now = base::clock->monotonic_ns();
+      if (began_ns_ == 0) began_ns_ = now;
+      left = timeout_ - std::chrono::nanoseconds{now - began_ns_};
+      if (left.count() <= 0) return Step::timed_out;
+    }
+    if (announced_ != &word) {
+      announced_ = &word;
+      ticket_ = sync::event_prepare(word);
+      return Step::look_again;
+    }
+    announced_ = nullptr;
+    sync::event_sleep(word, ticket_, limit < left ? limit : left);
+    slept_ = true;
+    return Step::look_again;
+  }
+  [[nodiscard]] bool slept() const noexcept { return slept_; }
+
+ private:
+  // About 100 us of pauses: longer than a wake-up takes (25 us here), short against a time slice.
+  static constexpr std::uint64_t spin_pauses = 4096;
+
+  std::chrono::nanoseconds timeout_;
+  const std::stop_token& stop_;
+  std::atomic<bool>& interrupted_;
+  const sync::CallGate& gate_;
+  std::uint64_t pauses_ = 0;
+  std::uint64_t began_ns_ = 0;
+  std::uint32_t* announced_ = nullptr;
+  std::uint32_t ticket_ = 0;
+  bool slept_ = false;
+};
+
+}  // namespace shmq::detail

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/consumer_core.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "api/readiness.hpp"
+#include "base/clock.hpp"
+
+namespace shmq::detail {
+namespace {
+
+using queue::Fetch;
+using namespace std::chrono_literals;
+
+// A successor must go on within 200 ms of a death: half of it for the look, half for the machine.
+constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
+constexpr std::uint32_t idle_looks_before_unpin = 256;
+constexpr std::uint32_t pin_bits = 8;  // of Delivery::pin_; the rest: bytes from record to payload
+
+std::chrono::nanoseconds back_off_of(std::uint32_t failures) noexcept {
+  return std::min<std::chrono::nanoseconds>(100ms * (1U << std::min(failures, 8U)), 30s);
+}
+
+}  // namespace
+
+ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
+                           queue::Participation participation, std::uint32_t group,
+                           std::uint64_t group_word)
+    : segment_(std::move(segment)),
+      participation_(std::move(participation)),
+      exclusive_(*segment_, group, group_word, participation_.entry_number() + 1,
+                 participation_.generation()),
+      entry_(participation_.entry()),
+      arena_(segment_->arena()) {}
+
+ConsumerCore::~ConsumerCore() { close(); }
+
+// --- Receiving ---------------------------------------------------------------------------------
+
+void ConsumerCore::fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept {
+  delivery.core_ = this;
+  delivery.payload_ = arena_ + hand_out.record.payload_offset;
+  delivery.seq_ = {hand_out.seq};
+  delivery.payload_bytes_ = hand_out.record.payload_bytes;
+  delivery.token_ = exclusive_.token();
+  delivery.hand_outs_ = static_cast<std::uint16_t>(hand_out.hand_outs);
+  delivery.failures_ = static_cast<std::uint8_t>(hand_out.failures);
+  delivery.settled_ = false;
+  const auto head_bytes =
+      static_cast<std::uint32_t>(hand_out.record.payload_offset - hand_out.record.offset);
+  delivery.pin_ = hand_out.pin | (head_bytes << pin_bits);
+}
+
+Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept {
+  const Fetch fetch =
+      exclusive_.fetch(hand_outs_.data(), std::min(deliveries.size(), batch_max), count);
+  for (std::size_t i = 0; i < count; ++i) fill(deliveries[i], hand_outs_[i]);
+  if (count != 0) {
+    messages_ += count;
+    empty_looks_ = 0;
+    // relaxed: figures for people, on a line that only we write.
+    sync::store_relaxed(entry_.messages_total, messages_);
+    sync::store_relaxed(entry_.in_flight, exclusive_.in_flight());
+  } else if (++empty_looks_ == idle_looks_before_unpin) {
+    exclusive_.pins().clear_idle();
+  }
+  return fetch;
+}
+
+void ConsumerCore::look_for_the_dead() noexcept {
+  // About every 50 ms, by the tick that fetch has read anyway.
+  const std::uint32_t now = exclusive_.last_tick();
+  if (now - last_reap_tick_ < 3) return;
+  last_reap_tick_ = now;
+  queue::reclaim_in_passing(*segment_);
+}
+
+// Nothing was there: ok means look again.
+Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
+  shm::Control& control = segment_->control();
+  if (sync::load_acquire(control.queue_state) !=
+      static_cast<std::uint32_t>(shm::QueueState::active)) {
+    return Errc::removed;
+  }
+  if (blocking.slept()) {
+    exclusive_.pins().clear_idle();
+    queue::reclaim_in_passing(*segment_);
+  }
+  auto step = Blocking::Step::look_again;
+  if (why == Fetch::nothing) {
+    if (messages_ != messages_at_last_wait_) {
+      backoff_.made_progress(messages_ - messages_at_last_wait_);
+      messages_at_last_wait_ = messages_;
+    }
+    step = blocking.step(control.message_event, &backoff_, sync::sleep_limit);
+  } else {
+    // Standing by, or waiting for a due time: no message changes that, so not on message_event.
+    exclusive_.pins().clear_idle();
+    std::chrono::nanoseconds limit = standby_look_interval;
+    if (why == Fetch::held_back) {
+      const auto due = exclusive_.due_in_ns();
+      limit = std::min(limit, std::chrono::nanoseconds{due.value_or(1'000'000) + 1'000'000});
+    }
+    step = blocking.step(control.ownership_event, nullptr, limit);
+  }
+  switch (step) {
+    case Blocking::Step::timed_out: return Errc::timed_out;
+    case Blocking::Step::interrupted: return Errc::interrupted;
+    case Blocking::Step::look_again: break;
+  }
+  return Errc::ok;
+}
+
+std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::nanoseconds timeout,
+                                  const std::stop_token& stop, Errc& code) noexcept {
+  for (Delivery& delivery : deliveries) delivery = Delivery{};
+  const sync::CallScope scope{gate_};
+  code = Errc::ok;
+  if (SHMQ_UNLIKELY(!scope)) {
+    code = Errc::closed;
+    return 0;
+  }
+  if (SHMQ_UNLIKELY(participation_.in_forked_child())) {
+    code = Errc::forked;
+    return 0;
+  }
+  if (deliveries.empty()) {
+    code = Errc::invalid_argument;
+    return 0;
+  }
+  std::size_t count = 0;
+  Fetch fetch = try_receive(deliveries, count);
+  look_for_the_dead();
+  if (SHMQ_LIKELY(count != 0)) return count;
+  Blocking blocking{timeout, stop, interrupted_, gate_};
+  for (;;) {
+    switch (fetch) {
+      case Fetch::some: return count;
+      case Fetch::removed: code = Errc::removed; return 0;
+      case Fetch::corrupt: code = Errc::corrupt; return 0;
+      case Fetch::in_flight_limit: code = Errc::in_flight_limit; return 0;
+      case Fetch::nothing:
+      case Fetch::standing_by:
+      case Fetch::held_back: break;
+    }
+    code = wait(fetch, blocking);
+    if (code == Errc::timed_out) {
+      code = Errc::ok;
+      if (readiness_ != nullptr) readiness_->refresh();
+      return 0;
+    }
+    if (code != Errc::ok) return 0;
+    fetch = try_receive(deliveries, count);
+  }
+}
+
+// --- Settling ----------------------------------------------------------------------------------
+
+Settlement ConsumerCore::ack(Delivery& delivery) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope || participation_.in_forked_child() || delivery.settled_ ||
+      !exclusive_.ack(delivery.seq_.value, delivery.token_)) {
+    return Settlement::lease_lost;
+  }
+  delivery.settled_ = true;
+  sync::store_relaxed(entry_.in_flight, exclusive_.in_flight());
+  return Settlement::settled;
+}
+
+Settlement ConsumerCore::ack_through(Seq seq) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope || participation_.in_forked_child() || !exclusive_.ack_through(seq.value)) {
+    return Settlement::lease_lost;
+  }
+  sync::store_relaxed(entry_.in_flight, exclusive_.in_flight());
+  return Settlement::settled;
+}
+
+Settlement ConsumerCore::give_back(Delivery& delivery, std::chrono::nanoseconds delay,
+                                   bool failed) noexcept {
+  const sync::CallScope scope{gate_};
+  const std::uint64_t delay_ns = delay.count() > 0 ? static_cast<std::uint64_t>(delay.count()) : 0;
+  if (!scope || participation_.in_forked_child() || delivery.settled_ ||
+      !exclusive_.give_back(delivery.seq_.value, delivery.token_, delay_ns, failed)) {
+    return Settlement::lease_lost;
+  }
+  delivery.settled_ = true;
+  return Settlement::settled;
+}
+
+Settlement ConsumerCore::extend(const Delivery& delivery, std::chrono::nanoseconds lease) noexcept {
+  const sync::CallScope scope{gate_};
+  const std::uint64_t lease_ns = lease.count() > 0 ? static_cast<std::uint64_t>(lease.count()) : 0;
+  if (!scope || participation_.in_forked_child() || delivery.settled_ ||
+      delivery.token_ != exclusive_.token() || exclusive_.is_below_floor(delivery.seq_.value) ||
+      !exclusive_.extend(lease_ns)) {
+    return Settlement::lease_lost;
+  }
+  return Settlement::settled;
+}
+
+void ConsumerCore::drop(Delivery& delivery) noexcept {
+  if (SHMQ_UNLIKELY(!usable())) return;
+  if (!delivery.settled_ && delivery.token_ == exclusive_.token() &&
+      !exclusive_.is_below_floor(delivery.seq_.value)) {
+    (void)give_back(delivery, back_off_of(delivery.failures_), true);
+  }
+  exclusive_.pins().drop_delivery(delivery.pin_ & ((1U << pin_bits) - 1));
+}
+
+// --- Ending ------------------------------------------------------------------------------------
+
+Result<int> ConsumerCore::fd() {
+  if (readiness_ == nullptr) {
+    auto made = ReadinessSource::make(segment_, segment_->control().message_event,
+                                      [this] { return exclusive_.may_have_some(); });
+    if (!made) return tl::unexpected(made.error());
+    readiness_ = std::move(*made);
+  }
+  return readiness_->descriptor();
+}
+
+void ConsumerCore::interrupt() noexcept {
+  interrupted_.store(true, std::memory_order_release);
+  if (segment_ == nullptr) return;
+  sync::event_wake_unconditionally(segment_->control().message_event);
+  sync::event_wake_unconditionally(segment_->control().ownership_event);
+}
+
+void ConsumerCore::close() noexcept {
+  if (!gate_.start_closing()) return;
+  readiness_.reset();
+  while (!gate_.idle()) {
+    sync::event_wake_unconditionally(segment_->control().message_event);
+    sync::event_wake_unconditionally(segment_->control().ownership_event);
+    sync::cpu_pause();
+  }
+  if (!participation_.in_forked_child()) {
+    exclusive_.resign();
+    participation_.detach();
+    sync::event_notify(segment_->control().ownership_event);
+  }
+}
+
+}  // namespace shmq::detail
+
+// --- The public face ---------------------------------------------------------------------------
+
+namespace shmq {
+
+Settlement Delivery::ack() noexcept {
+  return core_ != nullptr ? core_->ack(*this) : Settlement::lease_lost;
+}
+Settlement Delivery::nack(std::chrono::nanoseconds delay) noexcept {
+  return core_ != nullptr ? core_->give_back(*this, delay, true) : Settlement::lease_lost;
+}
+Settlement Delivery::release() noexcept {
+  return core_ != nullptr ? core_->give_back(*this, {}, false) : Settlement::lease_lost;
+}
+Settlement Delivery::extend(std::chrono::nanoseconds lease) noexcept {
+  return core_ != nullptr ? core_->extend(*this, lease) : Settlement::lease_lost;
+}
+void Delivery::drop() noexcept { core_->drop(*this); }
+
+std::optional<std::chrono::system_clock::time_point> Delivery::publish_time() const noexcept {
+  if (core_ == nullptr) return std::nullopt;
+  const std::byte* record = payload_ - (pin_ >> detail::pin_bits);
+  const auto* header = reinterpret_cast<const shm::Record*>(record);
+  if ((header->flags & shm::record_has_publish_time) == 0 ||
+      (pin_ >> detail::pin_bits) < sizeof(shm::Record) + sizeof(std::uint64_t)) {
+    return std::nullopt;
+  }
+  std::uint64_t ns = 0;
+  std::memcpy(&ns, record + sizeof(shm::Record), sizeof(ns));
+  return std::chrono::system_clock::time_point{
+      std::chrono::duration_cast<std::chrono::system_clock::duration>(
+          std::chrono::nanoseconds{ns})};
+}
+
+std::vector<Attribute> Delivery::attributes() const {
+  if (core_ == nullptr) return {};
+  const std::uint32_t head_bytes = pin_ >> detail::pin_bits;
+  const std::byte* record = payload_ - head_bytes;
+  return queue::parse_attributes(record, head_bytes);
+}
+
+Consumer::Consumer(std::unique_ptr<detail::ConsumerCore> core) noexcept : core_(std::move(core)) {}
+Consumer::Consumer(Consumer&&) noexcept = default;
+Consumer& Consumer::operator=(Consumer&&) noexcept = default;
+Consumer::~Consumer() = default;
+
+Result<Delivery> Consumer::receive(std::chrono::nanoseconds timeout,
+                                   std::stop_token stop) noexcept {
+  if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
+  Result<Delivery> delivery{tl::in_place};
+  Errc code = Errc::ok;
+  core_->receive({&*delivery, 1}, timeout, stop, code);
+  if (code != Errc::ok) return tl::unexpected(Error{code});
+  return delivery;
+}
+
+Result<std::size_t> Consumer::receive_batch(std::span<Delivery> deliveries,
+                                            std::chrono::nanoseconds timeout,
+                                            std::stop_token stop) noexcept {
+  if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
+  Errc code = Errc::ok;
+  const std::size_t count = core_->receive(deliveries, timeout, stop, code);
+  if (code != Errc::ok) return tl::unexpected(Error{code});
+  return count;
+}
+
+Settlement Consumer::ack_through(Seq seq) noexcept {
+  return core_ != nullptr ? core_->ack_through(seq) : Settlement::lease_lost;
+}
+bool Consumer::active() const noexcept { return core_ != nullptr && core_->active(); }
+Result<int> Consumer::fd() {
+  if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
+  return core_->fd();
+}
+void Consumer::interrupt() noexcept {
+  if (core_ != nullptr) core_->interrupt();
+}
+void Consumer::close() noexcept {
+  if (core_ != nullptr) core_->close();
+}
+
+}  // namespace shmq

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What stands behind a Consumer and its deliveries.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <memory>
+#include <shmq/consumer.hpp>
+
+#include "api/blocking.hpp"
+#include "queue/exclusive.hpp"
+#include "queue/participants.hpp"
+
+namespace shmq::detail {
+
+class ReadinessSource;
+
+class ConsumerCore {
+ public:
+  ConsumerCore(std::shared_ptr<shm::Segment> segment, queue::Participation participation,
+               std::uint32_t group, std::uint64_t group_word);
+  ~ConsumerCore();
+
+  /// `code` ok and 0: nothing came in time.
+  std::size_t receive(std::span<Delivery> deliveries, std::chrono::nanoseconds timeout,
+                      const std::stop_token& stop, Errc& code) noexcept;
+
+  Settlement ack(Delivery& delivery) noexcept;
+  Settlement ack_through(Seq seq) noexcept;
+  Settlement give_back(Delivery& delivery, std::chrono::nanoseconds delay, bool failed) noexcept;
+  Settlement extend(const Delivery& delivery, std::chrono::nanoseconds lease) noexcept;
+  /// The delivery object goes: nacks if unsettled, lets go of the bytes.
+  void drop(Delivery& delivery) noexcept;
+
+  [[nodiscard]] bool active() const noexcept { return exclusive_.active(); }
+  Result<int> fd();
+  void interrupt() noexcept;
+  void close() noexcept;
+
+ private:
+  [[nodiscard]] bool usable() const noexcept {
+    return !gate_.closing() && !participation_.in_forked_child();
+  }
+  void fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept;
+  queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
+  Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
+  void look_for_the_dead() noexcept;
+
+  static constexpr std::size_t batch_max = 256;
+
+  std::shared_ptr<shm::Segment> segment_;
+  queue::Participation participation_;
+  queue::ExclusiveConsumer exclusive_;
+  shm::Participant& entry_;
+  const std::byte* const arena_;
+  std::uint64_t messages_ = 0;
+  std::uint64_t messages_at_last_wait_ = 0;
+  std::uint32_t last_reap_tick_ = 0;
+  std::uint32_t empty_looks_ = 0;
+  sync::Backoff backoff_;
+  sync::CallGate gate_;
+  std::atomic<bool> interrupted_{false};
+  std::unique_ptr<ReadinessSource> readiness_;
+  std::array<queue::HandOut, batch_max> hand_outs_;
+};
+
+}  // namespace shmq::detail

@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "api/producer_core.hpp"
+
+#include <cstring>
+
+#include "api/readiness.hpp"
+#include "base/clock.hpp"
+
+namespace shmq::detail {
+namespace {
+
+// Small copies in line, in steps of 16 with an overlapping end: libc's call and dispatch cost more
+// than the copy.
+inline void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
+  if (SHMQ_LIKELY(bytes >= 16 && bytes <= 256)) {
+    for (std::size_t i = 0; i + 16 <= bytes; i += 16) __builtin_memcpy(to + i, from + i, 16);
+    __builtin_memcpy(to + bytes - 16, from + bytes - 16, 16);
+    return;
+  }
+  if (bytes == 8) {
+    __builtin_memcpy(to, from, 8);
+    return;
+  }
+  if (bytes != 0) std::memcpy(to, from, bytes);
+}
+
+}  // namespace
+
+ProducerCore::ProducerCore(std::shared_ptr<shm::Segment> segment,
+                           queue::Participation participation, std::byte* arena,
+                           const ProducerOptions& options)
+    : segment_(segment),
+      participation_(std::move(participation)),
+      publisher_(std::move(segment), arena, participation_.entry_number() + 1,
+                 participation_.generation()),
+      overflow_(static_cast<Overflow>(segment_->limits().overflow)),
+      max_message_bytes_(segment_->limits().max_message_bytes),
+      publish_time_(options.publish_time),
+      entry_(participation_.entry()) {}
+
+ProducerCore::~ProducerCore() { close(); }
+
+Errc ProducerCore::check(const PublishOptions& options) noexcept {
+  if (SHMQ_UNLIKELY(participation_.in_forked_child())) return Errc::forked;
+  if (SHMQ_UNLIKELY(publisher_.removed())) return Errc::removed;
+  if (SHMQ_UNLIKELY(options.durability != Durability::memory)) return Errc::daemon_away;
+  return Errc::ok;
+}
+
+Errc ProducerCore::shape(std::size_t payload_bytes, std::span<const Attribute> attributes,
+                         queue::RecordShape& shape) const noexcept {
+  if (!queue::shape_record(payload_bytes, attributes, publish_time_, shape)) {
+    return payload_bytes > max_message_bytes_ ? Errc::message_too_large : Errc::invalid_argument;
+  }
+  if (payload_bytes + shape.attribute_bytes > max_message_bytes_) return Errc::message_too_large;
+  return Errc::ok;
+}
+
+void ProducerCore::count(std::uint64_t messages, std::uint64_t bytes) noexcept {
+  messages_ += messages;
+  bytes_ += bytes;
+  // relaxed: figures for people, on a line that only we write.
+  sync::store_relaxed(entry_.messages_total, messages_);
+  sync::store_relaxed(entry_.bytes_total, bytes_);
+}
+
+// Called when there is no room. ok: look again.
+Errc ProducerCore::make_room(bool for_arena, const PublishOptions& options, Blocking& blocking,
+                             int& attempts) noexcept {
+  // What a dead producer left open may be what is missing.
+  if (attempts++ == 0 && for_arena) {
+    queue::reclaim_in_passing(*segment_);
+    if (overflow_ != Overflow::block) return Errc::ok;
+  }
+  switch (overflow_) {
+    case Overflow::fail: return Errc::full;
+    case Overflow::drop_oldest:
+      return attempts < 256 && queue::drop_oldest(*segment_, for_arena) ? Errc::ok : Errc::full;
+    case Overflow::block: break;
+  }
+  if (options.timeout.count() <= 0) return Errc::full;
+  publisher_.move_hint();
+  publisher_.notify();
+  if (messages_ != messages_at_last_wait_) {
+    backoff_.made_progress(messages_ - messages_at_last_wait_);
+    messages_at_last_wait_ = messages_;
+  }
+  if (blocking.slept()) {
+    if (publisher_.removed()) return Errc::removed;
+    queue::reclaim_in_passing(*segment_);
+  }
+  switch (blocking.step(segment_->control().room_event, &backoff_, sync::sleep_limit)) {
+    case Blocking::Step::timed_out: return Errc::timed_out;
+    case Blocking::Step::interrupted: return Errc::interrupted;
+    case Blocking::Step::look_again: break;
+  }
+  return Errc::ok;
+}
+
+Errc ProducerCore::allocate(std::uint64_t bytes, const PublishOptions& options,
+                            std::byte*& place) noexcept {
+  place = publisher_.chunks().allocate(bytes);
+  if (SHMQ_LIKELY(place != nullptr)) return Errc::ok;
+  Blocking blocking{options.timeout, options.stop, interrupted_, gate_};
+  int attempts = 0;
+  while (place == nullptr) {
+    if (const Errc code = make_room(true, options, blocking, attempts); code != Errc::ok) {
+      return code;
+    }
+    place = publisher_.chunks().allocate(bytes);
+  }
+  return Errc::ok;
+}
+
+PublishResult ProducerCore::publish_record(std::byte* place, std::uint32_t chunk,
+                                           const PublishOptions& options) noexcept {
+  std::uint64_t seq = 0;
+  queue::Attempt attempt = publisher_.try_publish(place, chunk, seq);
+  if (SHMQ_UNLIKELY(attempt == queue::Attempt::no_room)) {
+    Blocking blocking{options.timeout, options.stop, interrupted_, gate_};
+    int attempts = 0;
+    while (attempt == queue::Attempt::no_room) {
+      if (const Errc code = make_room(false, options, blocking, attempts); code != Errc::ok) {
+        return code;
+      }
+      attempt = publisher_.try_publish(place, chunk, seq);
+    }
+  }
+  if (SHMQ_UNLIKELY(attempt == queue::Attempt::corrupt)) return Errc::corrupt;
+  return Seq{seq};
+}
+
+PublishResult ProducerCore::publish_one(std::span<const std::byte> payload,
+                                        const PublishOptions& options) noexcept {
+  queue::RecordShape shape;
+  if (const Errc code = this->shape(payload.size(), options.attributes, shape);
+      SHMQ_UNLIKELY(code != Errc::ok)) {
+    return code;
+  }
+  std::byte* place = nullptr;
+  if (const Errc code = allocate(shape.total_bytes(), options, place);
+      SHMQ_UNLIKELY(code != Errc::ok)) {
+    return code;
+  }
+  queue::write_record_head(place, shape, options.attributes,
+                           publish_time_ ? base::clock->realtime_ns() : 0);
+  copy_payload(place + shape.payload_offset, payload.data(), payload.size());
+  const PublishResult result = publish_record(place, publisher_.chunks().current(), options);
+  if (SHMQ_UNLIKELY(!result)) {
+    publisher_.chunks().undo_last(place);
+    return result;
+  }
+  count(1, payload.size());
+  return result;
+}
+
+PublishResult ProducerCore::publish(std::span<const std::byte> payload,
+                                    const PublishOptions& options) noexcept {
+  const sync::CallScope scope{gate_};
+  if (SHMQ_UNLIKELY(!scope)) return Errc::closed;
+  if (const Errc code = check(options); SHMQ_UNLIKELY(code != Errc::ok)) return code;
+  const PublishResult result = publish_one(payload, options);
+  if (SHMQ_LIKELY(result.has_value())) publisher_.notify();
+  return result;
+}
+
+Producer::BatchResult ProducerCore::publish_batch(
+    std::span<const std::span<const std::byte>> payloads, const PublishOptions& options) noexcept {
+  Producer::BatchResult batch;
+  const sync::CallScope scope{gate_};
+  batch.code = scope ? check(options) : Errc::closed;
+  if (SHMQ_UNLIKELY(batch.code != Errc::ok)) return batch;
+  for (const auto& payload : payloads) {
+    const PublishResult result = publish_one(payload, options);
+    if (SHMQ_UNLIKELY(!result)) {
+      batch.code = result.code();
+      break;
+    }
+    batch.last = result.seq();
+    ++batch.published;
+  }
+  if (batch.published != 0) {
+    publisher_.move_hint();
+    publisher_.notify();
+  }
+  return batch;
+}
+
+// --- Loans -------------------------------------------------------------------------------------
+
+Errc ProducerCore::loan(std::size_t payload_bytes, const PublishOptions& options,
+                        std::span<std::byte>& bytes, std::uint32_t& ticket) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope) return Errc::closed;
+  if (const Errc code = check(options); code != Errc::ok) return code;
+  ticket = 0;
+  while (ticket < loans_max && loans_[ticket].place != nullptr) ++ticket;
+  if (ticket == loans_max) return Errc::in_flight_limit;
+  LoanEntry& loan = loans_[ticket];
+  if (const Errc code = shape(payload_bytes, options.attributes, loan.shape); code != Errc::ok) {
+    return code;
+  }
+  std::byte* place = nullptr;
+  if (const Errc code = allocate(loan.shape.total_bytes(), options, place); code != Errc::ok) {
+    return code;
+  }
+  queue::write_record_head(place, loan.shape, options.attributes, 0);
+  loan.place = place;
+  loan.chunk = publisher_.chunks().current();
+  publisher_.chunks().add_loan(loan.chunk);
+  bytes = {place + loan.shape.payload_offset, payload_bytes};
+  return Errc::ok;
+}
+
+PublishResult ProducerCore::commit(std::uint32_t ticket, std::size_t payload_bytes,
+                                   const PublishOptions& options) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope) return Errc::closed;
+  if (const Errc code = check(options); code != Errc::ok) return code;
+  LoanEntry& loan = loans_[ticket];
+  if (payload_bytes > loan.shape.payload_bytes) return Errc::invalid_argument;
+  auto* record = reinterpret_cast<shm::Record*>(loan.place);
+  record->payload_bytes = static_cast<std::uint32_t>(payload_bytes);
+  if (publish_time_) {
+    const std::uint64_t now = base::clock->realtime_ns();
+    std::memcpy(loan.place + sizeof(shm::Record), &now, sizeof(now));
+  }
+  const PublishResult result = publish_record(loan.place, loan.chunk, options);
+  if (!result) return result;
+  loan.place = nullptr;
+  publisher_.chunks().end_loan(loan.chunk);
+  publisher_.notify();
+  count(1, payload_bytes);
+  return result;
+}
+
+void ProducerCore::abandon(std::uint32_t ticket) noexcept {
+  const sync::CallScope scope{gate_};
+  LoanEntry& loan = loans_[ticket];
+  if (!scope || participation_.in_forked_child() || loan.place == nullptr) return;
+  loan.place = nullptr;
+  publisher_.chunks().end_loan(loan.chunk);
+}
+
+// --- Ending ------------------------------------------------------------------------------------
+
+Result<int> ProducerCore::fd() {
+  if (readiness_ == nullptr) {
+    auto made = ReadinessSource::make(segment_, segment_->control().room_event, [this] {
+      return queue::has_room_for_one(*segment_);
+    });
+    if (!made) return tl::unexpected(made.error());
+    readiness_ = std::move(*made);
+  }
+  return readiness_->descriptor();
+}
+
+void ProducerCore::interrupt() noexcept {
+  interrupted_.store(true, std::memory_order_release);
+  if (segment_ != nullptr && participation_.attached()) {
+    sync::event_wake_unconditionally(segment_->control().room_event);
+  }
+}
+
+void ProducerCore::close() noexcept {
+  if (!gate_.start_closing()) return;
+  readiness_.reset();
+  while (!gate_.idle()) {
+    sync::event_wake_unconditionally(segment_->control().room_event);
+    sync::cpu_pause();
+  }
+  if (!participation_.in_forked_child()) {
+    publisher_.move_hint();
+    publisher_.chunks().seal_all();
+    participation_.detach();
+    sync::event_notify(segment_->control().room_event);
+  }
+}
+
+}  // namespace shmq::detail
+
+// --- The public face ---------------------------------------------------------------------------
+
+namespace shmq {
+
+Producer::Producer(std::unique_ptr<detail::ProducerCore> core) noexcept : core_(std::move(core)) {}
+Producer::Producer(Producer&&) noexcept = default;
+Producer& Producer::operator=(Producer&&) noexcept = default;
+Producer::~Producer() = default;
+
+PublishResult Producer::publish(std::span<const std::byte> payload) noexcept {
+  static const PublishOptions defaults{};
+  return publish(payload, defaults);
+}
+
+PublishResult Producer::publish(std::span<const std::byte> payload,
+                                const PublishOptions& options) noexcept {
+  return core_ != nullptr ? core_->publish(payload, options) : PublishResult{Errc::closed};
+}
+
+Producer::BatchResult Producer::publish_batch(std::span<const std::span<const std::byte>> payloads,
+                                              const PublishOptions& options) noexcept {
+  if (core_ == nullptr) return {.code = Errc::closed};
+  return core_->publish_batch(payloads, options);
+}
+
+Result<Loan> Producer::loan(std::size_t payload_bytes, const PublishOptions& options) noexcept {
+  if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
+  Loan loan;
+  const Errc code = core_->loan(payload_bytes, options, loan.bytes_, loan.ticket_);
+  if (code != Errc::ok) return tl::unexpected(Error{code});
+  loan.core_ = core_.get();
+  return loan;
+}
+
+Result<int> Producer::fd() {
+  if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
+  return core_->fd();
+}
+void Producer::interrupt() noexcept {
+  if (core_ != nullptr) core_->interrupt();
+}
+void Producer::close() noexcept {
+  if (core_ != nullptr) core_->close();
+}
+
+Loan::Loan(Loan&& other) noexcept
+    : core_(std::exchange(other.core_, nullptr)),
+      bytes_(std::exchange(other.bytes_, {})),
+      ticket_(other.ticket_) {}
+Loan& Loan::operator=(Loan&& other) noexcept {
+  if (this != &other) {
+    abandon();
+    core_ = std::exchange(other.core_, nullptr);
+    bytes_ = std::exchange(other.bytes_, {});
+    ticket_ = other.ticket_;
+  }
+  return *this;
+}
+Loan::~Loan() { abandon(); }
+
+PublishResult Loan::commit(std::size_t payload_bytes, const PublishOptions& options) noexcept {
+  if (core_ == nullptr) return Errc::not_published;
+  const PublishResult result = core_->commit(ticket_, payload_bytes, options);
+  if (result) {
+    core_ = nullptr;
+    bytes_ = {};
+  }
+  return result;
+}
+
+void Loan::abandon() noexcept {
+  if (core_ == nullptr) return;
+  core_->abandon(ticket_);
+  core_ = nullptr;
+  bytes_ = {};
+}
+
+}  // namespace shmq

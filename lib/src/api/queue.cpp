@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Queue: creating, opening, and making producers and consumers.
+#include <shmq/queue.hpp>
+
+#include "api/consumer_core.hpp"
+#include "api/producer_core.hpp"
+#include "api/readiness.hpp"
+#include "base/names.hpp"
+#include "queue/groups.hpp"
+#include "queue/head.hpp"
+#include "queue/look.hpp"
+#include "queue/participants.hpp"
+
+namespace shmq {
+namespace detail {
+
+class QueueCore {
+ public:
+  explicit QueueCore(std::shared_ptr<shm::Segment> opened) : segment(std::move(opened)) {}
+  std::shared_ptr<shm::Segment> segment;
+};
+
+}  // namespace detail
+
+namespace {
+
+tl::unexpected<Error> failure(Errc code, std::string what, std::string why, std::string remedy) {
+  return tl::unexpected(
+      Error{make_error_code(code), std::move(what), std::move(why), std::move(remedy)});
+}
+
+// The first limit in which an existing queue differs from what was asked for; empty: none.
+std::string difference(const shm::Limits& there, const shm::Limits& wanted) {
+  const auto differs = [](const char* name, std::uint64_t have, std::uint64_t want) {
+    return have == want ? std::string{}
+                        : std::string{name} + " is " + std::to_string(have) + ", not " +
+                              std::to_string(want);
+  };
+  for (std::string text :
+       {differs("slots", there.slots, wanted.slots),
+        differs("arena_bytes", there.arena_bytes, wanted.arena_bytes),
+        differs("chunk_bytes", there.chunk_bytes, wanted.chunk_bytes),
+        differs("max_groups", there.max_groups, wanted.max_groups),
+        differs("max_participants", there.max_participants, wanted.max_participants),
+        differs("max_producers", there.max_producers, wanted.max_producers),
+        differs("window_entries", there.window_entries, wanted.window_entries),
+        differs("straggler_entries", there.straggler_entries, wanted.straggler_entries),
+        differs("max_message_bytes", there.max_message_bytes, wanted.max_message_bytes),
+        differs("overflow", there.overflow, wanted.overflow),
+        differs("durable", there.durable, wanted.durable)}) {
+    if (!text.empty()) return text;
+  }
+  return {};
+}
+
+Result<void> check_writable(const shm::Segment& segment, const std::string& what) {
+  if (!segment.writable()) {
+    return failure(Errc::no_permission, what, "it was opened as an observer",
+                   "open it as a participant");
+  }
+  if (sync::load_acquire(segment.control().queue_state) !=
+      static_cast<std::uint32_t>(shm::QueueState::active)) {
+    return failure(Errc::removed, what, "it was removed", "");
+  }
+  return {};
+}
+
+std::uint32_t count_producers(const shm::Segment& segment) {
+  return queue::read_stats(segment).producers;
+}
+
+}  // namespace
+
+Queue::Queue(std::shared_ptr<detail::QueueCore> core) noexcept : core_(std::move(core)) {}
+Queue::Queue(Queue&&) noexcept = default;
+Queue& Queue::operator=(Queue&&) noexcept = default;
+Queue::~Queue() = default;
+
+Result<Queue> Queue::create(std::string_view name, const QueueOptions& options) {
+  auto segment = shm::Segment::create(std::string{name}, options);
+  if (!segment) return tl::unexpected(segment.error());
+  return Queue{std::make_shared<detail::QueueCore>(std::move(*segment))};
+}
+
+Result<Queue> Queue::open(std::string_view name, const OpenOptions& options) {
+  auto segment = shm::Segment::open(std::string{name}, options);
+  if (!segment) return tl::unexpected(segment.error());
+  return Queue{std::make_shared<detail::QueueCore>(std::move(*segment))};
+}
+
+Result<Queue> Queue::open_or_create(std::string_view name, const QueueOptions& options) {
+  for (int attempt = 0; attempt < 100; ++attempt) {
+    auto created = create(name, options);
+    if (created || !(created.error() == Errc::already_exists)) return created;
+    auto opened = open(name, {.name_space = options.name_space,
+                              .trusted_owners = options.trusted_owners});
+    if (!opened) {
+      if (opened.error() == Errc::no_such_queue) continue;  // removed between the two
+      return opened;
+    }
+    const shm::Segment& segment = *opened->core_->segment;
+    if (std::string text = difference(segment.limits(), shm::limits_from(options)); !text.empty()) {
+      return failure(Errc::exists_with_other_limits, segment.describe("open or create"),
+                     "it exists with other limits: " + text,
+                     "ask for the same limits, or open it as it is");
+    }
+    for (const GroupOptions& group : options.groups) {
+      if (queue::find_group(segment, group.name)) continue;
+      auto made = opened->create_group(group);
+      if (!made && !(made.error() == Errc::already_exists)) return tl::unexpected(made.error());
+    }
+    return opened;
+  }
+  return failure(Errc::busy, "open or create queue '" + std::string{name} + "'",
+                 "it comes and goes", "try again");
+}
+
+Result<void> Queue::remove(std::string_view name, const OpenOptions& options) {
+  return shm::Segment::remove(std::string{name}, options);
+}
+
+Result<std::vector<std::string>> Queue::list(std::string_view name_space) {
+  return shm::Segment::list(std::string{name_space});
+}
+
+Result<Producer> Queue::producer(const ProducerOptions& options) {
+  const auto& segment = core_->segment;
+  const std::string what = segment->describe("publish to");
+  if (auto fine = check_writable(*segment, what); !fine) return tl::unexpected(fine.error());
+  auto arena = segment->writable_arena();
+  if (!arena) return tl::unexpected(arena.error());
+  auto participation = queue::Participation::attach(segment, Role::producer, options.name, 0);
+  if (!participation) return tl::unexpected(participation.error());
+  const std::uint32_t limit = segment->limits().max_producers;
+  if (count_producers(*segment) > limit) {
+    queue::reclaim_all(*segment);
+    if (count_producers(*segment) > limit) {
+      return failure(Errc::too_many_producers, what,
+                     std::to_string(limit) + " producers are attached, as many as the arena allows",
+                     "create the queue with a larger arena or smaller chunks");
+    }
+  }
+  return Producer{std::make_unique<detail::ProducerCore>(segment, std::move(*participation),
+                                                         *arena, options)};
+}
+
+Result<Consumer> Queue::consumer(std::string_view group, const ConsumerOptions& options) {
+  const auto& segment = core_->segment;
+  const std::string what = "consume from group '" + std::string{group} + "' of queue '" +
+                           segment->queue() + "'";
+  if (auto fine = check_writable(*segment, what); !fine) return tl::unexpected(fine.error());
+  const auto found = queue::find_group(*segment, group);
+  if (!found) {
+    return failure(Errc::no_such_group, what, "no such group",
+                   "create it: shmqctl group create " + segment->queue() + " " +
+                       std::string{group});
+  }
+  const auto mode = static_cast<GroupMode>(shm::group_mode(found->word));
+  if ((options.expect_mode && *options.expect_mode != mode) || mode != GroupMode::exclusive) {
+    return failure(Errc::wrong_group_mode, what,
+                   mode == GroupMode::exclusive ? "the group is exclusive, not shared"
+                                                : "the group is not exclusive",
+                   "the mode belongs to the group: create another group");
+  }
+  auto participation = queue::Participation::attach(
+      segment, Role::consumer, options.name,
+      (shm::group_incarnation(found->word) << 16) | (found->index + 1));
+  if (!participation) return tl::unexpected(participation.error());
+  // The entry names the group first, then the group is looked at: its entry is not reused under us.
+  sync::full_fence();
+  if (sync::load_acquire(segment->group(found->index).word) != found->word) {
+    return failure(Errc::no_such_group, what, "the group was removed", "");
+  }
+  return Consumer{std::make_unique<detail::ConsumerCore>(segment, std::move(*participation),
+                                                         found->index, found->word)};
+}
+
+Result<void> Queue::create_group(const GroupOptions& options) {
+  const auto& segment = core_->segment;
+  if (auto fine = check_writable(*segment, segment->describe("create a group of")); !fine) {
+    return fine;
+  }
+  return queue::create_group(*segment, options);
+}
+
+Result<void> Queue::remove_group(std::string_view name) {
+  const auto& segment = core_->segment;
+  if (auto fine = check_writable(*segment, segment->describe("remove a group of")); !fine) {
+    return fine;
+  }
+  return queue::remove_group(*segment, name);
+}
+
+Result<std::uint64_t> Queue::purge() {
+  const auto& segment = core_->segment;
+  if (auto fine = check_writable(*segment, segment->describe("purge")); !fine) {
+    return tl::unexpected(fine.error());
+  }
+  return queue::drop_below(*segment, queue::find_tail(*segment));
+}
+
+Result<std::vector<PeekedMessage>> Queue::peek(Seq from, std::size_t max_messages) const {
+  return queue::peek(*core_->segment, from.value, max_messages);
+}
+
+Result<std::size_t> Queue::reclaim() {
+  const auto& segment = core_->segment;
+  if (auto fine = check_writable(*segment, segment->describe("reclaim in")); !fine) {
+    return tl::unexpected(fine.error());
+  }
+  return queue::reclaim_all(*segment);
+}
+
+QueueInfo Queue::info() const { return queue::describe_queue(*core_->segment); }
+QueueStats Queue::stats() const { return queue::read_stats(*core_->segment); }
+std::vector<GroupInfo> Queue::groups() const { return queue::list_groups(*core_->segment); }
+std::vector<ParticipantInfo> Queue::participants() const {
+  return queue::list_participants(*core_->segment);
+}
+
+}  // namespace shmq

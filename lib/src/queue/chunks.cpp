@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "queue/chunks.hpp"
+
+#include <algorithm>
+#include <shmq/info.hpp>
+
+#include "base/mutant.hpp"
+#include "queue/head.hpp"
+
+namespace shmq::queue {
+namespace {
+
+constexpr std::uint64_t working_set_bytes = 4ULL << 20;
+constexpr std::uint32_t owned_max = 65;  // 64 loans, each in a chunk of its own, and the current one
+
+}  // namespace
+
+ProducerChunks::ProducerChunks(const shm::Segment& segment, std::byte* arena, std::uint32_t owner,
+                               std::uint64_t generation)
+    : segment_(segment),
+      arena_(arena),
+      open_word_(shm::chunk_word(shm::ChunkState::open, owner, generation)),
+      working_set_chunks_(std::min<std::uint32_t>(
+          segment.limits().chunks,
+          std::max<std::uint32_t>(
+              static_cast<std::uint32_t>(working_set_bytes / segment.limits().chunk_bytes), 4))),
+      owned_(owned_max),
+      pinned_((segment.limits().chunks + 63) / 64),
+      run_previous_(segment.limits().chunks) {}
+
+void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
+  std::fill(bits.begin(), bits.end(), 0);
+  const shm::Limits& limits = segment.limits();
+  for (std::uint32_t i = 0; i < limits.max_participants; ++i) {
+    const shm::Participant& entry = segment.participant(i);
+    // [K1] acquire: a pin counts in the life that the word names. A participant that attaches after
+    // this look pins only what it finds at or above head, which has passed every candidate.
+    const std::uint64_t word = sync::load_acquire(entry.word);
+    if (shm::participant_state(word) != shm::ParticipantState::alive ||
+        shm::participant_role(word) != static_cast<std::uint8_t>(Role::consumer)) {
+      continue;
+    }
+    const std::uint64_t generation =
+        shm::participant_generation(word) & shm::pin_generation_mask;
+    for (const std::uint64_t& place : entry.pins) {
+      // [K2] acquire, pairs with C1 (pin): after the full fence below K0, so a consumer whose look
+      // at the floor came before the floor moved is seen here.
+      const std::uint64_t pin = sync::load_acquire(place);
+      const std::uint64_t first = pin & shm::pin_chunk_mask;
+      if (first == 0 || (pin >> 44) != generation) continue;
+      const std::uint64_t count = (pin >> shm::pin_chunk_bits) & shm::pin_chunk_mask;
+      const std::uint64_t end = std::min<std::uint64_t>(first - 1 + count, limits.chunks);
+      for (std::uint64_t chunk = first - 1; chunk < end; ++chunk) {
+        bits[chunk / 64] |= 1ULL << (chunk % 64);
+      }
+    }
+  }
+}
+
+void ProducerChunks::snapshot_pins() noexcept {
+  // [K0] full fence: head was read before, the pins are read after.
+  sync::full_fence();
+  mark_pinned_chunks(segment_, pinned_);
+  if (base::mutant(1)) std::fill(pinned_.begin(), pinned_.end(), 0);
+}
+
+void ProducerChunks::undo_last(std::byte* place) noexcept {
+  owned_[current_].used_bytes = static_cast<std::uint64_t>(place - current_base_);
+}
+
+void ProducerChunks::seal(OwnedChunk& chunk) noexcept {
+  for (std::uint32_t i = chunk.first; i < chunk.first + chunk.count; ++i) {
+    sync::Word16& entry = segment_.chunk(i);
+    const sync::Word16 seen = sync::read_halves(entry);
+    const std::uint64_t last = base::mutant(2) ? chunk.last_seq - 1 : chunk.last_seq;
+    const sync::Word16 sealed =
+        chunk.published
+            ? sync::Word16{last, (open_word_ & ~(7ULL << 61)) |
+                                     (static_cast<std::uint64_t>(shm::ChunkState::sealed) << 61)}
+            : sync::Word16{0, shm::chunk_word(shm::ChunkState::free, 0, 0)};
+    if (seen.high != open_word_) continue;  // corrupt: not ours any more; touch nothing
+    // [K4] seq_cst: all stores to the chunk come before.
+    sync::compare_and_swap(entry, seen, sealed);
+  }
+  chunk = OwnedChunk{};
+}
+
+void ProducerChunks::end_loan(std::uint32_t index) noexcept {
+  OwnedChunk& chunk = owned_[index];
+  if (--chunk.loans == 0 && index != current_) seal(chunk);
+}
+
+void ProducerChunks::seal_all() noexcept {
+  for (OwnedChunk& chunk : owned_) {
+    if (chunk.count != 0) seal(chunk);
+  }
+  current_bytes_ = 0;
+  current_base_ = nullptr;
+}
+
+bool ProducerChunks::try_take(std::uint32_t index, std::uint64_t head,
+                              sync::Word16& previous) noexcept {
+  sync::Word16& entry = segment_.chunk(index);
+  previous = sync::read_halves(entry);
+  const shm::ChunkState state = shm::chunk_state(previous.high);
+  const bool reusable =
+      state == shm::ChunkState::free || (state == shm::ChunkState::sealed && previous.low < head);
+  if (!reusable || pinned(index)) return false;
+  // [K3] seq_cst: from exactly what was judged. A torn read fails here.
+  return sync::compare_and_swap(entry, previous, {0, open_word_});
+}
+
+bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first,
+                                 std::uint64_t head) noexcept {
+  // From the top: small ones are taken from the bottom, so the two meet as late as possible.
+  const std::uint32_t chunks = segment_.limits().chunks;
+  std::uint32_t taken = 0;
+  std::vector<sync::Word16>& previous = run_previous_;
+  for (std::uint32_t i = chunks; i-- > 0;) {
+    if (try_take(i, head, previous[taken])) {
+      if (++taken == count) {
+        first = i;
+        return true;
+      }
+      continue;
+    }
+    // A gap: give back what was taken above it, as it was.
+    for (std::uint32_t k = 0; k < taken; ++k) {
+      sync::compare_and_swap(segment_.chunk(i + taken - k), {0, open_word_}, previous[k]);
+    }
+    taken = 0;
+  }
+  for (std::uint32_t k = 0; k < taken; ++k) {
+    sync::compare_and_swap(segment_.chunk(taken - 1 - k), {0, open_word_}, previous[k]);
+  }
+  return false;
+}
+
+bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept {
+  const std::uint64_t head = refresh_head(segment_);
+  snapshot_pins();
+  if (count > 1) return acquire_run(count, first, head);
+  shm::Control& control = segment_.control();
+  const std::uint32_t chunks = segment_.limits().chunks;
+  sync::Word16 previous{};
+  const auto search = [&](std::uint32_t begin, std::uint32_t size, std::uint32_t& cursor_word) {
+    const std::uint32_t cursor = sync::load_relaxed(cursor_word);
+    for (std::uint32_t step = 0; step < size; ++step) {
+      const std::uint32_t index = begin + (cursor + step) % size;
+      if (!try_take(index, head, previous)) continue;
+      sync::store_relaxed(cursor_word, (cursor + step + 1) % size);  // a hint: any value will do
+      first = index;
+      return true;
+    }
+    return false;
+  };
+  if (search(0, working_set_chunks_, control.small_chunk_cursor)) return true;
+  return chunks > working_set_chunks_ &&
+         search(working_set_chunks_, chunks - working_set_chunks_, control.outer_chunk_cursor);
+}
+
+std::byte* ProducerChunks::allocate_in_another(std::uint64_t bytes) noexcept {
+  const std::uint64_t chunk_bytes = segment_.limits().chunk_bytes;
+  const auto count = static_cast<std::uint32_t>((bytes + chunk_bytes - 1) / chunk_bytes);
+  // Where the new one will be kept: in place of the current one, unless a loan lies in that.
+  std::uint32_t index = current_;
+  if (owned_[current_].loans != 0) {
+    index = 0;
+    while (index < owned_.size() && owned_[index].count != 0) ++index;
+    if (index == owned_.size()) return nullptr;
+  }
+  std::uint32_t first = 0;
+  if (!acquire(count, first)) {
+    // The current chunk may be what is missing: sealed, it can be freed by those who read it.
+    if (index == current_ && owned_[current_].count != 0) {
+      seal(owned_[current_]);
+      current_bytes_ = 0;
+      current_base_ = nullptr;
+    }
+    return nullptr;
+  }
+  if (index == current_ && owned_[current_].count != 0) seal(owned_[current_]);
+  current_ = index;
+  owned_[index] = OwnedChunk{.first = first, .count = count, .used_bytes = bytes};
+  current_base_ = arena_ + std::uint64_t{first} * chunk_bytes;
+  current_bytes_ = std::uint64_t{count} * chunk_bytes;
+  return current_base_;
+}
+
+}  // namespace shmq::queue

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One consumer of an exclusive group: ownership, take-over, hand-out, settling.
+//
+// The group's word {floor, owner, generation, deadline} decides: an ack in order is a CAS on it, and
+// so is a take-over, so a former owner is fenced. What does not fit into a floor (an ack out of
+// order, a nack, hand-out counts of redeliveries) stands in the group's window, entry s % W.
+//
+// Invariants:
+//  1. Only the owner named in the word hands out, and looks at the word after it has read the slots.
+//  2. A seq at or above next was handed out by nobody; [floor, next) is in flight but for what the
+//     window says: settled, or ready (returned, to be handed out again before anything new).
+//  3. A successor rewrites every window entry that its predecessor could still hold a CAS on, before
+//     it hands out anything; so a late ack of the predecessor changes nothing.
+//  4. A delivery's chunk is pinned as long as the delivery lives.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "queue/pins.hpp"
+#include "queue/record_view.hpp"
+#include "shm/segment.hpp"
+
+namespace shmq::queue {
+
+/// A message to be handed out.
+struct HandOut {
+  std::uint64_t seq;
+  RecordView record;
+  std::uint32_t pin;
+  std::uint32_t hand_outs;
+  std::uint32_t failures;
+};
+
+enum class Fetch : std::uint8_t {
+  some,            // at least one
+  nothing,         // nothing there now
+  standing_by,     // another consumer is the active one
+  held_back,       // a returned message is not due yet
+  in_flight_limit, // the caller holds too much
+  removed,         // the group is gone
+  corrupt,
+};
+
+class ExclusiveConsumer {
+ public:
+  /// `self`: participant entry + 1. `group_word`: the word under which the group was found.
+  ExclusiveConsumer(const shm::Segment& segment, std::uint32_t group, std::uint64_t group_word,
+                    std::uint32_t self, std::uint64_t generation);
+
+  /// Appends up to `capacity` hand-outs to `out`, taking over if the group is free. Waits for nobody.
+  Fetch fetch(HandOut* out, std::size_t capacity, std::size_t& count) noexcept;
+
+  // All of these: true if done, false if the lease is lost (nothing changed).
+  bool ack(std::uint64_t seq, std::uint32_t token) noexcept;
+  bool ack_through(std::uint64_t seq) noexcept;
+  bool give_back(std::uint64_t seq, std::uint32_t token, std::uint64_t delay_ns,
+                 bool failed) noexcept;
+  bool extend(std::uint64_t lease_ns) noexcept;
+
+  /// Was this hand-out settled by ack_through?
+  [[nodiscard]] bool is_below_floor(std::uint64_t seq) const noexcept { return seq < floor_; }
+  [[nodiscard]] bool active() const noexcept { return active_; }
+  /// Names the ownership that a hand-out belongs to; never repeats within a group (mod 2^29).
+  [[nodiscard]] std::uint32_t token() const noexcept { return generation_; }
+  [[nodiscard]] std::uint64_t in_flight() const noexcept { return next_ - floor_; }
+  /// Nanoseconds until the next returned message is due; nullopt: none waits.
+  [[nodiscard]] std::optional<std::uint64_t> due_in_ns() const noexcept;
+  /// Cheap look from any thread: could fetch give something? May err towards yes.
+  [[nodiscard]] bool may_have_some() const noexcept;
+
+  /// The tick that the last fetch read; 0 in a group without a lease.
+  [[nodiscard]] std::uint32_t last_tick() const noexcept { return last_tick_; }
+  Pins& pins() noexcept { return pins_; }
+  /// Gives up ownership; what is in flight is released.
+  void resign() noexcept;
+
+ private:
+  [[nodiscard]] bool is_own(std::uint64_t ownership_word) const noexcept {
+    return shm::owner_of(ownership_word) == self_ &&
+           shm::ownership_generation(ownership_word) == generation_;
+  }
+  bool group_is_gone() const noexcept;
+  bool take_over() noexcept;
+  void adopt_window(bool predecessor_may_live, std::uint64_t handed_out_end) noexcept;
+  void resync() noexcept;
+  void count_marks() noexcept;
+  void renew(std::uint32_t now) noexcept;
+  void publish_next() noexcept;
+  bool hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict) noexcept;
+  bool pin_and_look_again(const RecordView& record, std::uint64_t seq, Fetch& verdict) noexcept;
+  bool fetch_returned(HandOut* out, std::size_t capacity, std::size_t& count,
+                      Fetch& verdict) noexcept;
+  bool move_floor(std::uint64_t to) noexcept;
+  bool mark(std::uint64_t seq, shm::LeaseState state, std::uint32_t due, bool failed,
+            bool& was_marked) noexcept;
+  [[nodiscard]] sync::Word16& entry_of(std::uint64_t seq) const noexcept {
+    return window_[seq & (window_entries_ - 1)];
+  }
+  [[nodiscard]] std::uint64_t absorb(std::uint64_t floor) noexcept;
+
+  const shm::Segment& segment_;
+  shm::Control& control_;
+  shm::Group& group_;
+  const std::uint64_t group_word_;
+  const std::uint32_t group_index_;
+  const std::uint32_t self_;
+  sync::Word16* const window_;
+  const std::uint64_t window_entries_;
+  const sync::Word16* const slots_;
+  const std::uint64_t slot_count_;
+  const std::byte* const arena_;
+  const std::uint64_t arena_bytes_;
+  const unsigned chunk_shift_;
+  const std::uint32_t lease_ticks_;
+
+  bool active_ = false;
+  std::uint32_t last_tick_ = 0;
+  std::uint32_t generation_ = 0;
+  std::uint64_t ownership_ = 0;       // the high half of the word while active
+  std::uint64_t floor_ = 0;
+  std::uint64_t next_ = 0;
+  std::uint64_t dropped_below_ = 0;   // seqs below were taken by a drop, not by our acks
+  std::uint64_t returned_ = 0;        // ready entries in [floor, next)
+  std::uint64_t marks_ = 0;           // entries in [floor, next) that carry their seq
+  std::uint64_t lowest_returned_ = 0; // no ready entry below
+  Pins pins_;
+};
+
+}  // namespace shmq::queue

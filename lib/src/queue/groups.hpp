@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Groups come and go. The control path: administrators exclude each other by an OFD lock, which the
+// kernel drops when one dies; producers and consumers never wait for it.
+//
+// Invariants:
+//  1. A group exists from the CAS joining -> active on; it is gone from the CAS active -> retired on.
+//  2. From joining on its floor holds head back; the CAS on {head, epoch} makes sure that no
+//     computation of head that began before lands after.
+//  3. An entry is used again only when no live participant names its incarnation.
+//  4. Who holds the lock and finds forming or joining finds what a killed administrator left.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <shmq/error.hpp>
+#include <shmq/options.hpp>
+#include <string_view>
+
+#include "shm/segment.hpp"
+
+namespace shmq::queue {
+
+struct FoundGroup {
+  std::uint32_t index;
+  std::uint64_t word;
+};
+
+/// The active group of this name.
+std::optional<FoundGroup> find_group(const shm::Segment& segment, std::string_view name) noexcept;
+
+Result<void> create_group(const shm::Segment& segment, const GroupOptions& options);
+Result<void> remove_group(const shm::Segment& segment, std::string_view name);
+
+/// Undoes what a killed administrator left, if there is any and nobody administers now.
+void heal_administration(const shm::Segment& segment) noexcept;
+
+/// Moves the floors of all groups to `floor`, as far as they lie below, and then head. Gives the
+/// number of messages that some group had not settled, summed over the groups; counts them.
+std::uint64_t drop_below(const shm::Segment& segment, std::uint64_t floor) noexcept;
+
+/// The name in a group entry, from a private copy.
+std::string group_name(const shm::Group& group);
+
+}  // namespace shmq::queue

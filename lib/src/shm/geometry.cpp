@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "shm/geometry.hpp"
+
+#include <algorithm>
+#include <bit>
+
+namespace shmq::shm {
+namespace {
+
+bool power_of_two_between(std::uint64_t value, std::uint64_t low, std::uint64_t high) noexcept {
+  return std::has_single_bit(value) && value >= low && value <= high;
+}
+
+}  // namespace
+
+Limits limits_from(const QueueOptions& options) noexcept {
+  Limits limits{};
+  limits.slots = options.slots;
+  limits.arena_bytes = options.arena_bytes;
+  limits.chunk_bytes = options.chunk_bytes;
+  if (options.chunk_bytes != 0) {
+    limits.chunks = static_cast<std::uint32_t>(
+        std::min<std::uint64_t>(options.arena_bytes / options.chunk_bytes, UINT32_MAX));
+  }
+  limits.max_message_bytes =
+      options.max_message_bytes != 0 ? options.max_message_bytes : options.arena_bytes / 8;
+  limits.max_groups = options.max_groups;
+  limits.max_participants = options.max_participants;
+  limits.max_producers = options.max_producers != 0
+                             ? options.max_producers
+                             : std::min(options.max_participants, std::max(limits.chunks / 2, 1U));
+  limits.window_entries = options.window_entries;
+  limits.straggler_entries = options.straggler_entries;
+  limits.pins = pins_per_participant;
+  limits.overflow = static_cast<std::uint32_t>(options.overflow);
+  limits.durable = options.durable ? 1 : 0;
+  return limits;
+}
+
+std::string check_limits(const Limits& limits) {
+  if (!power_of_two_between(limits.slots, 2, 1ULL << 26)) {
+    return "slots must be a power of two from 2 to 67108864";
+  }
+  if (!power_of_two_between(limits.chunk_bytes, 4096, 1U << 20)) {
+    return "the chunk size must be a power of two from 4 KiB to 1 MiB";
+  }
+  if (limits.arena_bytes == 0 || limits.arena_bytes % limits.chunk_bytes != 0 ||
+      limits.arena_bytes / limits.chunk_bytes != limits.chunks) {
+    return "the arena must be a multiple of the chunk size";
+  }
+  if (limits.chunks < 2 || limits.chunks > pin_chunk_mask - 1) {
+    return "the arena must have from 2 to 4194302 chunks";
+  }
+  if (limits.max_participants < 1 || limits.max_participants > 4096) {
+    return "max_participants must be from 1 to 4096";
+  }
+  if (limits.max_groups < 1 || limits.max_groups > 1024) return "max_groups must be from 1 to 1024";
+  if (limits.max_producers < 1 || limits.max_producers > limits.max_participants) {
+    return "max_producers must be from 1 to max_participants";
+  }
+  if (limits.arena_bytes < 2ULL * limits.max_producers * limits.chunk_bytes) {
+    return "the arena must hold 2 chunks for each producer";
+  }
+  if (!power_of_two_between(limits.window_entries, 16, 65536)) {
+    return "window_entries must be a power of two from 16 to 65536";
+  }
+  if (!power_of_two_between(limits.straggler_entries, 16, 65536)) {
+    return "straggler_entries must be a power of two from 16 to 65536";
+  }
+  if (limits.max_message_bytes == 0 || limits.max_message_bytes > limits.arena_bytes / 8 ||
+      limits.max_message_bytes > UINT32_MAX / 2) {
+    return "max_message_bytes must be at most an eighth of the arena (and at most 2 GiB)";
+  }
+  if (limits.pins != pins_per_participant) return "unknown number of pins";
+  if (limits.overflow < 1 || limits.overflow > 3) return "unknown overflow policy";
+  if (limits.durable > 1 || limits.visible > 1) return "unknown durability";
+  return {};
+}
+
+Geometry compute_geometry(const Limits& limits, std::uint32_t page_bytes) noexcept {
+  const std::uint64_t bytes[part_count] = {
+      sizeof(Control),
+      sizeof(Participant) * limits.max_participants,
+      sizeof(Group) * limits.max_groups,
+      sizeof(Word16) * limits.window_entries * limits.max_groups,
+      sizeof(Straggler) * limits.straggler_entries * limits.max_groups,
+      sizeof(Word16) * limits.slots,
+      sizeof(Word16) * limits.chunks,
+      limits.arena_bytes,
+  };
+  const std::uint64_t mask = page_bytes - 1;
+  Geometry geometry{};
+  std::uint64_t offset = page_bytes;  // the header
+  for (std::uint32_t i = 0; i < part_count; ++i) {
+    geometry.parts[i] = {offset, bytes[i]};
+    offset += (bytes[i] + mask) & ~mask;
+  }
+  geometry.segment_bytes = offset;
+  return geometry;
+}
+
+}  // namespace shmq::shm

@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The layout of a segment: THE law. Nothing else defines a shared structure.
+//
+//   header | control words | participants | groups | windows | straggler tables | slot ring |
+//   chunk table | arena                                            (each part page-aligned)
+//
+// Invariants:
+//  1. Only fixed-width integers, no pointers, no locks; little-endian hosts only.
+//  2. The header never changes once the segment has its name. Readers copy it to private memory,
+//     check the copy and use the copy.
+//  3. Every other byte may be wrong at any time: load once, check the local value, use that.
+//  4. Any change to a structure or to the meaning of a bit changes `layout_revision`.
+//  5. Words written independently of each other stand 128 bytes apart (two lines: adjacent-line
+//     prefetch); slots and window entries are dense.
+//
+// Notation: w: who writes; r: who reads; o: what orders it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "sync/atomic16.hpp"
+
+namespace shmq::shm {
+
+using sync::Word16;
+
+inline constexpr std::uint64_t segment_magic = 0x31474553514d4853ULL;  // "SHMQSEG1"
+inline constexpr std::uint32_t abi_version = 1;
+inline constexpr std::uint32_t layout_revision = 1;
+inline constexpr std::uint32_t byte_order_mark = 0x01020304;
+inline constexpr std::size_t name_field_bytes = 72;  // 64 and a NUL, kept to a multiple of 8
+inline constexpr std::uint32_t pins_per_participant = 64;
+
+enum class Architecture : std::uint32_t { x86_64 = 1, aarch64 = 2 };
+#if defined(__x86_64__)
+inline constexpr auto this_architecture = Architecture::x86_64;
+#else
+inline constexpr auto this_architecture = Architecture::aarch64;
+#endif
+
+// --- Header ------------------------------------------------------------------------------------
+
+struct Part {
+  std::uint64_t offset;
+  std::uint64_t bytes;
+};
+
+enum PartIndex : std::uint32_t {
+  part_control, part_participants, part_groups, part_windows, part_stragglers, part_slots,
+  part_chunks, part_arena, part_count
+};
+
+/// Chosen at creation; w: creator before the link; r: everybody, from the private copy.
+struct Limits {
+  std::uint64_t slots;
+  std::uint64_t arena_bytes;
+  std::uint64_t max_message_bytes;
+  std::uint32_t chunk_bytes;
+  std::uint32_t chunks;
+  std::uint32_t max_groups;
+  std::uint32_t max_participants;
+  std::uint32_t max_producers;
+  std::uint32_t window_entries;
+  std::uint32_t straggler_entries;
+  std::uint32_t pins;            // per participant
+  std::uint32_t overflow;        // Overflow
+  std::uint32_t durable;         // 0 or 1
+  std::uint32_t visible;         // 0 published, 1 synced (durable queues)
+  std::uint32_t reserved[5];
+};
+
+inline constexpr std::uint64_t known_incompatible_flags = 0;  // a set bit not listed here: refuse
+
+struct Header {
+  std::uint64_t magic;
+  std::uint32_t abi_version;
+  std::uint32_t header_bytes;
+  std::uint64_t compatible_flags;    // unknown bits may be ignored
+  std::uint64_t incompatible_flags;  // unknown bits must be refused
+  std::uint64_t layout_hash;
+  std::uint32_t byte_order;
+  std::uint32_t architecture;
+  std::uint32_t page_bytes;          // the alignment of the parts
+  std::uint32_t reserved0;
+  std::uint8_t uuid[16];
+  std::uint8_t boot_id[16];          // a segment of another boot is not one of this host's memory
+  std::uint64_t created_realtime_ns;
+  std::uint64_t segment_bytes;
+  char name_space[name_field_bytes];
+  char queue[name_field_bytes];
+  Limits limits;
+  Part parts[part_count];
+  std::uint64_t checksum;            // XXH3-64 of all bytes above
+};
+static_assert(sizeof(Limits) == 88);
+static_assert(sizeof(Header) <= 4096, "one page on every architecture");
+static_assert(offsetof(Header, checksum) + 8 == sizeof(Header), "the checksum covers all before");
+
+// --- Control words -----------------------------------------------------------------------------
+
+enum class QueueState : std::uint32_t { active = 1, removed = 2 };
+
+struct Control {
+  // {head, epoch}: all seqs below head are settled in every group. w: who needs room, births and
+  // deletions of groups, by CAS; r: all; o: CAS, acquire.
+  alignas(128) Word16 head;
+  // First seq that may be unpublished; a hint, at most the tail, never beyond it. w: producers; r:
+  // all. Dying before the store is harmless.
+  alignas(128) std::uint64_t tail_hint;
+  // Where the search for a free chunk goes on. w, r: producers; any value will do.
+  alignas(128) std::uint32_t small_chunk_cursor;
+  std::uint32_t outer_chunk_cursor;  // the same beyond the working set
+  // Read on every publish and receive, written rarely: share a line.
+  // message_event: {count, sleeper} of those who wait for messages. w: sleepers, who wakes.
+  alignas(128) std::uint32_t message_event;
+  std::uint32_t queue_state;  // QueueState; w: remover, once; r: all
+  std::uint32_t daemon_state; // for the daemon: 0 none; w: daemon
+  std::uint32_t reserved0;
+  // {count, sleeper} of those who wait for room. w: sleepers, who frees.
+  alignas(128) std::uint32_t room_event;
+  // {count, sleeper} of those who wait for the daemon (watermark). w: sleepers, daemon.
+  std::uint32_t watermark_event;
+  // {count, sleeper} of those who stand by in an exclusive group, or wait for a due time: apart from
+  // message_event, so that they cost the publishers nothing. w: sleepers, who gives a group up.
+  alignas(128) std::uint32_t ownership_event;
+  // Coarse milliseconds of the last look for dead participants. w: by CAS, the winner looks.
+  alignas(128) std::uint64_t last_reap_ms;
+  // Inode of the companion lock object, 0 until the first participant. w: once, by CAS under the
+  // naming lock; r: who attaches or reclaims.
+  alignas(128) std::uint64_t lock_inode;
+  // Messages dropped by drop_oldest and purge. w: droppers, by add after the head moved.
+  alignas(128) std::uint64_t dropped_total;
+  // Chunks pinned when last counted, for the switch to private copies. w, r: producers.
+  alignas(128) std::uint64_t pinned_chunks_hint;
+  // Doorbell and watermark bookkeeping of the daemon.
+  alignas(128) std::uint32_t daemon_asleep;
+  std::uint32_t reserved1;
+  std::uint64_t daemon_generation;
+  alignas(128) std::uint64_t reserved2[16];
+};
+static_assert(offsetof(Control, tail_hint) == 128 && offsetof(Control, message_event) == 384);
+static_assert(sizeof(Control) <= 4096);
+
+// --- Participants ------------------------------------------------------------------------------
+
+enum class ParticipantState : std::uint8_t { free = 0, alive = 1, dead = 2 };
+
+// {generation 48, role 8, state 8}. The generation moves at attach, so a word names one life.
+constexpr std::uint64_t participant_word(std::uint64_t generation, std::uint8_t role,
+                                         ParticipantState state) noexcept {
+  return (generation << 16) | (static_cast<std::uint64_t>(role) << 8) |
+         static_cast<std::uint64_t>(state);
+}
+constexpr ParticipantState participant_state(std::uint64_t word) noexcept {
+  return static_cast<ParticipantState>(word & 0xff);
+}
+constexpr std::uint8_t participant_role(std::uint64_t word) noexcept {
+  return static_cast<std::uint8_t>(word >> 8);
+}
+constexpr std::uint64_t participant_generation(std::uint64_t word) noexcept { return word >> 16; }
+
+// A pin: {generation 20, chunks 22, first chunk + 1 22}; 0 in the lowest bits: none. A pin counts
+// while its entry is alive in that generation; nobody but its owner ever writes it.
+inline constexpr unsigned pin_chunk_bits = 22;
+inline constexpr std::uint64_t pin_chunk_mask = (1ULL << pin_chunk_bits) - 1;
+inline constexpr std::uint64_t pin_generation_mask = (1ULL << 20) - 1;
+constexpr std::uint64_t pin_word(std::uint64_t generation, std::uint64_t first,
+                                 std::uint64_t count) noexcept {
+  return ((generation & pin_generation_mask) << 44) | (count << pin_chunk_bits) | (first + 1);
+}
+
+struct Participant {
+  // w: attacher (free to alive, holding the lock of this entry's byte), reclaimer (alive to dead to
+  // free, holding that lock), owner (alive to free); all by CAS. r: all; o: CAS, acquire.
+  std::uint64_t word;
+  // The rest: w: owner, after it became alive; r: people's tools and reclaim. Best effort.
+  std::uint32_t pid;                // as seen in its own pid namespace
+  std::uint32_t uid;
+  std::uint64_t start_time_ticks;   // field 22 of /proc/pid/stat
+  std::uint64_t pid_namespace_inode;
+  std::uint64_t group_word;         // consumer: {incarnation 48, group entry + 1 16}; 0: none
+  std::uint64_t attached_realtime_ns;
+  char name[name_field_bytes];
+  std::uint64_t reserved0;
+  // Figures. w: owner, relaxed; r: stat.
+  alignas(128) std::uint64_t messages_total;
+  std::uint64_t bytes_total;
+  std::uint64_t in_flight;
+  std::uint64_t last_active_ms;
+  std::uint64_t reserved1[12];
+  // w: owner only; r: who wants to reuse a chunk; o: store, full fence, then a look at the floor
+  // (owner); head has passed, full fence, then the pins (reuser).
+  alignas(128) std::uint64_t pins[pins_per_participant];
+};
+static_assert(sizeof(Participant) == 768 && offsetof(Participant, pins) == 256);
+
+// --- Groups ------------------------------------------------------------------------------------
+
+// free, then forming (fields being written) and joining (the floor counts) under the administration
+// lock, then active; a removed one is retired until no live participant names it.
+enum class GroupState : std::uint8_t { free = 0, forming = 1, joining = 2, active = 3, retired = 4 };
+
+// {incarnation 48, mode 8, state 8}
+constexpr std::uint64_t group_word(std::uint64_t incarnation, std::uint8_t mode,
+                                   GroupState state) noexcept {
+  return (incarnation << 16) | (static_cast<std::uint64_t>(mode) << 8) |
+         static_cast<std::uint64_t>(state);
+}
+constexpr GroupState group_state(std::uint64_t word) noexcept {
+  return static_cast<GroupState>(word & 0xff);
+}
+constexpr std::uint8_t group_mode(std::uint64_t word) noexcept {
+  return static_cast<std::uint8_t>(word >> 8);
+}
+constexpr std::uint64_t group_incarnation(std::uint64_t word) noexcept { return word >> 16; }
+
+// High half of an exclusive group's word: {owner 13: entry + 1, generation 29, deadline 22}.
+inline constexpr std::uint32_t owner_none = 0;
+inline constexpr std::uint32_t owner_mask = (1U << 13) - 1;
+inline constexpr std::uint32_t ownership_generation_mask = (1U << 29) - 1;
+constexpr std::uint64_t ownership(std::uint32_t owner, std::uint32_t generation,
+                                  std::uint32_t deadline) noexcept {
+  return (static_cast<std::uint64_t>(owner & owner_mask) << 51) |
+         (static_cast<std::uint64_t>(generation & ownership_generation_mask) << 22) |
+         (deadline & ((1U << 22) - 1));
+}
+constexpr std::uint32_t owner_of(std::uint64_t word) noexcept {
+  return static_cast<std::uint32_t>(word >> 51);
+}
+constexpr std::uint32_t ownership_generation(std::uint64_t word) noexcept {
+  return static_cast<std::uint32_t>(word >> 22) & ownership_generation_mask;
+}
+constexpr std::uint32_t deadline_of(std::uint64_t word) noexcept {
+  return static_cast<std::uint32_t>(word) & ((1U << 22) - 1);
+}
+
+struct Group {
+  // w: administrators under the administration lock, by CAS; r: all; o: CAS, acquire.
+  std::uint64_t word;
+  // w: creator while forming; r: all, once joining.
+  char name[name_field_bytes];
+  std::uint64_t lease_ns;
+  std::uint64_t born_seq;
+  std::uint64_t created_realtime_ns;
+  std::uint32_t delivery_limit;      // shared groups: 0 none
+  std::uint32_t dead_limit;          // shared groups: messages in the dead state
+  std::uint64_t expire_idle_ns;      // 0: never
+  std::uint64_t reserved0;
+  // {floor, ownership}: all seqs below floor are settled. w: the active consumer (ack), a successor
+  // (take-over), droppers and purge (floor only), removal; all by CAS. r: all.
+  alignas(128) Word16 progress;
+  // {ownership generation 16, seq 48}: no seq from here on was handed out in this group. w: active
+  // consumer, release, before it hands out; r: successor, stat.
+  std::uint64_t next_hint;
+  // Redelivered seqs wait below next. w: active consumer; r: stat.
+  std::uint64_t returned_count;
+  std::uint64_t next_due_tick;       // shared groups: lowered before the CAS that makes it true
+  std::uint64_t lowest_returned;     // shared groups: same
+  std::uint64_t reserved1[10];
+  // Totals. w: whoever causes it, by relaxed add, off the fast path; r: stat.
+  alignas(128) std::uint64_t dropped_total;
+  std::uint64_t redelivered_death_total;
+  std::uint64_t redelivered_lease_total;
+  std::uint64_t redelivered_nack_total;
+  std::uint64_t redelivered_release_total;
+  std::uint64_t dead_lettered_total;
+  std::uint64_t stragglers;          // straggler entries in use, a hint
+  std::uint64_t dead_messages;
+  std::uint64_t reserved2[8];
+};
+static_assert(sizeof(Group) == 384 && offsetof(Group, progress) == 128);
+
+// Lease word: {state 3, owner 13, hand-outs 16, failures 6, deaths 4, deadline 22}: one word, so no
+// lease is ever seen with another's deadline or count.
+enum class LeaseState : std::uint8_t { settled = 0, leased = 1, ready = 2, moved = 3, dead = 4 };
+
+struct Lease {
+  LeaseState state = LeaseState::settled;
+  std::uint32_t owner = 0;       // participant entry + 1
+  std::uint32_t hand_outs = 0;
+  std::uint32_t failures = 0;    // saturates
+  std::uint32_t deaths = 0;      // saturates
+  std::uint32_t deadline = 0;    // ticks: leased: expiry; ready: when it is due
+};
+constexpr std::uint64_t pack(const Lease& lease) noexcept {
+  return (static_cast<std::uint64_t>(lease.state) << 61) |
+         (static_cast<std::uint64_t>(lease.owner & 0x1fff) << 48) |
+         (static_cast<std::uint64_t>(lease.hand_outs & 0xffff) << 32) |
+         (static_cast<std::uint64_t>(lease.failures & 0x3f) << 26) |
+         (static_cast<std::uint64_t>(lease.deaths & 0xf) << 22) | (lease.deadline & 0x3fffff);
+}
+constexpr Lease unpack_lease(std::uint64_t word) noexcept {
+  return {static_cast<LeaseState>(word >> 61),
+          static_cast<std::uint32_t>(word >> 48) & 0x1fff,
+          static_cast<std::uint32_t>(word >> 32) & 0xffff,
+          static_cast<std::uint32_t>(word >> 26) & 0x3f,
+          static_cast<std::uint32_t>(word >> 22) & 0xf,
+          static_cast<std::uint32_t>(word) & 0x3fffff};
+}
+static_assert(unpack_lease(pack({LeaseState::ready, 4096, 65535, 63, 15, 0x3fffff})).deaths == 15);
+
+// A window entry is a Word16 {seq, lease word}: entry s % window_entries of the group belongs to s
+// once its low half is s. State moved: {table index 32, generation 29} stand below the state.
+// w: consumers, successors, evictors, by CAS; r: the same, stat.
+
+/// One entry of a group's straggler table (shared groups).
+struct Straggler {
+  Word16 lease;                 // {seq, lease word}; settled with seq ~0: free
+  std::uint64_t place;          // the record's place, as in a slot
+  std::uint64_t due_ns;         // 64-bit due time; 0: the lease word's deadline says it
+  std::uint64_t reservation;    // {generation 32, evictor entry + 1 32}; 0: not reserved
+  std::uint64_t key_hash;       // key-shared groups; 0: no key
+  std::uint64_t reserved[2];
+};
+static_assert(sizeof(Straggler) == 64);
+
+// --- Slots and records -------------------------------------------------------------------------
+
+// A slot is a Word16 {stamp, ref}: the message with seq == stamp is at ref. Slot t % slots starts as
+// {t - slots, 0}. w: publishers by CAS; r: all; o: CAS is the release, acquire load of the stamp.
+// ref: {reserved 24: zero, record offset in the arena / 16: 40}.
+inline constexpr unsigned ref_unit_shift = 4;
+inline constexpr std::uint64_t record_alignment = 1ULL << ref_unit_shift;
+inline constexpr std::uint64_t ref_mask = (1ULL << 40) - 1;
+
+enum RecordFlags : std::uint16_t {
+  record_has_publish_time = 1,  // u64 CLOCK_REALTIME ns
+  record_has_key_hash = 2,      // u64 XXH3 of the key
+  record_has_due_time = 4,      // u64 CLOCK_REALTIME ns: not before
+  record_known_flags = 7,
+};
+
+/// Then, in this order: the u64s that the flags name, the attributes, padding to 8, the payload.
+/// w: the chunk's owner before the slot's CAS, nobody after; r: who found it through a slot.
+struct Record {
+  std::uint64_t seq;             // written before each CAS attempt
+  std::uint32_t payload_bytes;
+  std::uint16_t attribute_bytes; // {u8 key bytes, u16 value bytes, key, value}...
+  std::uint16_t flags;           // RecordFlags
+};
+static_assert(sizeof(Record) == 16);
+
+// --- Chunks ------------------------------------------------------------------------------------
+
+// Chunk table entry: Word16 {last seq, {state 3, owner 13, owner generation 48}}. free: never used
+// or nothing published from it. open: low half 0. sealed: low half = greatest seq in it; reusable
+// once head has passed it and no live pin names it. w: producers and reclaim by CAS; r: producers.
+enum class ChunkState : std::uint8_t { free = 0, open = 1, sealed = 2 };
+inline constexpr std::uint64_t chunk_generation_mask = (1ULL << 48) - 1;
+constexpr std::uint64_t chunk_word(ChunkState state, std::uint32_t owner,
+                                   std::uint64_t generation) noexcept {
+  return (static_cast<std::uint64_t>(state) << 61) |
+         (static_cast<std::uint64_t>(owner & 0x1fff) << 48) | (generation & chunk_generation_mask);
+}
+constexpr ChunkState chunk_state(std::uint64_t word) noexcept {
+  return static_cast<ChunkState>(word >> 61);
+}
+constexpr std::uint32_t chunk_owner(std::uint64_t word) noexcept {
+  return static_cast<std::uint32_t>(word >> 48) & 0x1fff;
+}
+constexpr std::uint64_t chunk_generation(std::uint64_t word) noexcept {
+  return word & chunk_generation_mask;
+}
+
+// --- Lock bytes of the companion object ----------------------------------------------------------
+
+inline constexpr std::uint64_t lock_byte_administration = 0;  // groups come and go
+inline constexpr std::uint64_t lock_byte_participant_0 = 16;  // entry n: this + n
+
+/// Of every size and offset above, so that a forgotten layout_revision is noticed.
+constexpr std::uint64_t compute_layout_hash() noexcept {
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  for (const std::uint64_t value :
+       {std::uint64_t{layout_revision}, sizeof(Header), offsetof(Header, limits), sizeof(Limits),
+        offsetof(Header, parts), sizeof(Control), offsetof(Control, tail_hint),
+        offsetof(Control, message_event), offsetof(Control, room_event),
+        offsetof(Control, last_reap_ms), offsetof(Control, lock_inode),
+        offsetof(Control, dropped_total), sizeof(Participant), offsetof(Participant, messages_total),
+        offsetof(Participant, pins), sizeof(Group), offsetof(Group, progress),
+        offsetof(Group, next_hint), offsetof(Group, dropped_total), sizeof(Straggler),
+        sizeof(Record), sizeof(Word16), std::uint64_t{pins_per_participant}}) {
+    hash = (hash ^ value) * 0x100000001b3ULL;
+  }
+  return hash;
+}
+inline constexpr std::uint64_t layout_hash = compute_layout_hash();
+
+}  // namespace shmq::shm

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How names in /dev/shm come and go: linking a new segment, removing one, the companion lock object.
+#pragma once
+
+#include <shmq/error.hpp>
+#include <shmq/options.hpp>
+#include <string>
+
+namespace shmq::shm {
+
+/// Gives the nameless segment its name; already_exists if there is one.
+Result<void> link_new_segment(int descriptor, const std::string& name_space,
+                              const std::string& queue, const std::string& what);
+
+/// Unlinks a segment that is marked as removed, and its lock object. Quietly does nothing when it is
+/// not marked, somebody else is at it, or permission is missing.
+void finish_removal(const std::string& name_space, const std::string& queue) noexcept;
+
+/// Names, mode and lease of a group.
+Result<void> check_group_options(const GroupOptions& group, const std::string& what);
+
+}  // namespace shmq::shm

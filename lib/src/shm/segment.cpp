@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Opening and creating. Removal and naming stand in naming.cpp.
+#include "shm/segment.hpp"
+
+#include <fcntl.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "base/names.hpp"
+#include "shm/initialise.hpp"
+#include "shm/naming.hpp"
+
+namespace shmq::shm {
+namespace {
+
+std::string describe_queue(const char* verb, const std::string& queue) {
+  return std::string{verb} + " queue '" + queue + "'";
+}
+
+tl::unexpected<Error> failure(Errc code, std::string what, std::string why, std::string remedy) {
+  return tl::unexpected(
+      Error{make_error_code(code), std::move(what), std::move(why), std::move(remedy)});
+}
+
+std::string mebibytes(std::uint64_t bytes) { return std::to_string((bytes + 1048575) >> 20) + " MiB"; }
+
+// A message of its own for what users meet; anything else keeps errno.
+tl::unexpected<Error> open_failure(std::error_code code, const std::string& queue,
+                                   const std::string& what) {
+  if (code == std::errc::no_such_file_or_directory) {
+    return failure(Errc::no_such_queue, what, "no such queue",
+                   "create it: shmqctl queue create " + queue);
+  }
+  if (code == std::errc::permission_denied || code == std::errc::operation_not_permitted) {
+    return failure(Errc::no_permission, what, "permission denied",
+                   "its owner decides with --mode and --owner-group at creation");
+  }
+  return tl::unexpected(Error{code, what, code.message(), ""});
+}
+
+Result<void> check_names(const std::string& name_space, const std::string& queue,
+                         const std::string& what) {
+  if (!base::is_valid_name(name_space)) {
+    return failure(Errc::invalid_name, what, "'" + name_space + "' is not a valid namespace",
+                   "use [a-z0-9][a-z0-9._-]{0,63}");
+  }
+  if (!base::is_valid_queue_name(queue)) {
+    return failure(Errc::invalid_name, what, "'" + queue + "' is not a valid queue name",
+                   "use [a-z0-9][a-z0-9._-]{0,63}, not ending in .lock");
+  }
+  return {};
+}
+
+Result<std::vector<GroupOptions>> check_groups(const QueueOptions& options, const Limits& limits,
+                                               const std::string& what) {
+  std::vector<GroupOptions> groups = options.groups;
+  if (groups.empty()) groups.push_back({.name = "default"});
+  std::set<std::string> names;
+  for (const GroupOptions& group : groups) {
+    if (auto valid = check_group_options(group, what); !valid) {
+      return tl::unexpected(valid.error());
+    }
+    if (!names.insert(group.name).second) {
+      return failure(Errc::invalid_argument, what, "group '" + group.name + "' is named twice", "");
+    }
+  }
+  if (groups.size() > limits.max_groups) {
+    return failure(Errc::too_many_groups, what, "more groups than max_groups",
+                   "raise max_groups, at most 1024");
+  }
+  return groups;
+}
+
+}  // namespace
+
+Result<void> check_group_options(const GroupOptions& group, const std::string& what) {
+  if (!base::is_valid_name(group.name)) {
+    return failure(Errc::invalid_name, what, "'" + group.name + "' is not a valid group name",
+                   "use [a-z0-9][a-z0-9._-]{0,63}");
+  }
+  if (group.mode != GroupMode::exclusive) {
+    return failure(Errc::wrong_group_mode, what,
+                   "group '" + group.name + "': shared groups are not supported by this version",
+                   "use mode exclusive");
+  }
+  if (group.lease.count() < 0 || group.lease > std::chrono::hours{1}) {
+    return failure(Errc::invalid_argument, what,
+                   "group '" + group.name + "': the lease must be from 0 to 1 hour", "");
+  }
+  return {};
+}
+
+bool is_trusted_owner(uid_t owner, const std::vector<uid_t>& trusted) {
+  if (owner == geteuid()) return true;
+  if (std::find(trusted.begin(), trusted.end(), owner) != trusted.end()) return true;
+  passwd entry{};
+  passwd* found = nullptr;
+  std::vector<char> buffer(16384);
+  return getpwnam_r("shmq", &entry, buffer.data(), buffer.size(), &found) == 0 &&
+         found != nullptr && found->pw_uid == owner;
+}
+
+std::string Segment::describe(const char* verb) const { return describe_queue(verb, queue_); }
+
+// --- Creation ----------------------------------------------------------------------------------
+
+namespace {
+
+Result<void> set_ownership(int descriptor, const QueueOptions& options, const std::string& what) {
+  if (options.owner || options.owner_group) {
+    const uid_t owner = options.owner.value_or(static_cast<uid_t>(-1));
+    const gid_t group = options.owner_group.value_or(static_cast<gid_t>(-1));
+    if (fchown(descriptor, owner, group) != 0) {
+      return failure(Errc::no_permission, what, std::string{"cannot set owner or group: "} +
+                     std::strerror(errno), "name a group that you belong to");
+    }
+  }
+  // fchmod and not the mode of open(): the umask has no say here.
+  if (fchmod(descriptor, options.mode & 0777) != 0) {
+    return tl::unexpected(Error{{errno, std::generic_category()}, what, std::strerror(errno), ""});
+  }
+  return {};
+}
+
+Result<void> allocate(int descriptor, std::uint64_t bytes, const std::string& what) {
+  // All of it now: a full /dev/shm is an error here, and never a SIGBUS later.
+  int code;
+  do {
+    code = posix_fallocate(descriptor, 0, static_cast<off_t>(bytes));
+  } while (code == EINTR);
+  if (code == 0) return {};
+  if (code == ENOSPC || code == ENOMEM || code == EFBIG) {
+    return failure(Errc::not_enough_memory, what,
+                   std::string{shared_memory_directory} + " has no room for " + mebibytes(bytes),
+                   "choose a smaller arena, or enlarge it: mount -o remount,size=… " +
+                       std::string{shared_memory_directory});
+  }
+  return tl::unexpected(Error{{code, std::generic_category()}, what, std::strerror(code), ""});
+}
+
+}  // namespace
+
+Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
+                                                 const QueueOptions& options) {
+  const std::string what = describe_queue("create", queue);
+  const std::string name_space = base::resolve_namespace(options.name_space);
+  if (auto valid = check_names(name_space, queue, what); !valid) return tl::unexpected(valid.error());
+  if (options.durable) {
+    return failure(Errc::daemon_away, what, "only the daemon creates durable queues, and none runs",
+                   "leave out durable: this version has no daemon");
+  }
+  const Limits limits = limits_from(options);
+  if (std::string wrong = check_limits(limits); !wrong.empty()) {
+    return failure(Errc::invalid_argument, what, std::move(wrong), "");
+  }
+  auto groups = check_groups(options, limits, what);
+  if (!groups) return tl::unexpected(groups.error());
+
+  const int descriptor =
+      ::open(shared_memory_directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (descriptor < 0) {
+    return tl::unexpected(Error{{errno, std::generic_category()}, what,
+                                std::string{shared_memory_directory} + ": " + std::strerror(errno),
+                                ""});
+  }
+  const SharedObject object{descriptor};
+  const Header header = make_header(name_space, queue, limits);
+  if (auto done = allocate(descriptor, header.segment_bytes, what); !done) {
+    return tl::unexpected(done.error());
+  }
+  {
+    auto mapping = Mapping::map(descriptor, true, 0, header.parts[part_arena].offset);
+    if (!mapping) return tl::unexpected(Error{mapping.error(), what, mapping.error().message(), ""});
+    initialise(mapping->data(), header, *groups);
+  }
+  if (auto done = set_ownership(descriptor, options, what); !done) {
+    return tl::unexpected(done.error());
+  }
+  // The moment: before it there is nothing, after it a whole queue.
+  if (auto linked = link_new_segment(descriptor, name_space, queue, what); !linked) {
+    return tl::unexpected(linked.error());
+  }
+  OpenOptions open_options{.name_space = name_space, .trusted_owners = options.trusted_owners};
+  if (options.owner) open_options.trusted_owners.push_back(*options.owner);
+  auto opened = open(queue, open_options);
+  if (!opened) return opened;
+  // Made now, while its owner and mode can be those of the segment; a creator killed before this
+  // leaves it to the first participant.
+  if (auto lock = (*opened)->open_lock_file(); !lock) return tl::unexpected(lock.error());
+  return opened;
+}
+
+// --- Opening -----------------------------------------------------------------------------------
+
+Result<void> Segment::read_header(int descriptor, std::uint64_t file_bytes,
+                                  const std::string& what) {
+  const auto foreign = [&](std::string why) {
+    return failure(Errc::not_a_segment, what, std::move(why),
+                   "remove it if it is not in use: shmqctl queue rm " + queue_);
+  };
+  const auto version = [&](std::string why) {
+    return failure(Errc::version_mismatch, what, std::move(why),
+                   "use the version that made it, or remove it: shmqctl queue rm " + queue_);
+  };
+  const auto corrupt = [&](std::string why) {
+    return failure(Errc::corrupt, what, std::move(why),
+                   "remove it: shmqctl queue rm " + queue_);
+  };
+  if (file_bytes < sizeof(Header)) return foreign("too short to be a segment");
+  // pread into private memory: nobody can change the copy between the check and the use.
+  if (pread(descriptor, &header_, sizeof(header_), 0) != static_cast<ssize_t>(sizeof(header_))) {
+    return foreign("cannot read its header");
+  }
+  if (header_.magic != segment_magic) return foreign("it is not a segment of libshmq");
+  if (header_.byte_order != byte_order_mark ||
+      header_.architecture != static_cast<std::uint32_t>(this_architecture)) {
+    return version("it was made on another architecture");
+  }
+  if (header_.abi_version != abi_version) {
+    return version("it has ABI version " + std::to_string(header_.abi_version) +
+                   ", this library speaks " + std::to_string(abi_version));
+  }
+  if (header_.header_bytes != sizeof(Header) || header_.layout_hash != layout_hash) {
+    return version("its layout differs from this library's");
+  }
+  if ((header_.incompatible_flags & ~known_incompatible_flags) != 0) {
+    return version("it uses features that this library does not know");
+  }
+  if (header_.checksum != header_checksum(header_)) return corrupt("its header is damaged");
+  std::uint8_t boot_id[16];
+  read_boot_id(boot_id);
+  if (std::memcmp(boot_id, header_.boot_id, sizeof(boot_id)) != 0) {
+    return version("it was made before this host booted");
+  }
+  if (header_.page_bytes != static_cast<std::uint32_t>(sysconf(_SC_PAGESIZE))) {
+    return version("it was made with another page size");
+  }
+  if (std::string wrong = check_limits(header_.limits); !wrong.empty()) {
+    return corrupt("its limits contradict each other: " + wrong);
+  }
+  const Geometry geometry = compute_geometry(header_.limits, header_.page_bytes);
+  if (geometry.segment_bytes != header_.segment_bytes ||
+      std::memcmp(geometry.parts, header_.parts, sizeof(geometry.parts)) != 0) {
+    return corrupt("its parts are not where they should be");
+  }
+  if (file_bytes != header_.segment_bytes) {
+    return failure(Errc::not_a_segment, what,
+                   "it is truncated: " + std::to_string(file_bytes) + " of " +
+                       std::to_string(header_.segment_bytes) + " bytes",
+                   "remove it: shmqctl queue rm " + queue_);
+  }
+  header_.name_space[name_field_bytes - 1] = '\0';
+  header_.queue[name_field_bytes - 1] = '\0';
+  if (name_space_ != header_.name_space || queue_ != header_.queue) {
+    return failure(Errc::no_such_queue, what,
+                   "this name leads to queue '" + std::string{header_.queue} + "' of namespace '" +
+                       header_.name_space + "'", "");
+  }
+  return {};
+}
+
+Result<void> Segment::map(int descriptor) {
+  const std::uint64_t body_bytes = header_.parts[part_arena].offset - header_.page_bytes;
+  auto body = Mapping::map(descriptor, writable(), header_.page_bytes, body_bytes);
+  if (!body) {
+    return tl::unexpected(Error{body.error(), describe("map"), body.error().message(), ""});
+  }
+  auto arena = Mapping::map(descriptor, false, header_.parts[part_arena].offset,
+                            header_.limits.arena_bytes);
+  if (!arena) {
+    return tl::unexpected(Error{arena.error(), describe("map"), arena.error().message(), ""});
+  }
+  body_ = std::move(*body);
+  arena_ = std::move(*arena);
+  return {};
+}
+
+Result<std::shared_ptr<Segment>> Segment::open(const std::string& queue,
+                                               const OpenOptions& options) {
+  const std::string what = describe_queue("open", queue);
+  const std::string name_space = base::resolve_namespace(options.name_space);
+  if (auto valid = check_names(name_space, queue, what); !valid) return tl::unexpected(valid.error());
+
+  const std::string name = base::segment_object_name(name_space, queue);
+  struct stat status {};
+  const std::string path = std::string{shared_memory_directory} + "/" + name;
+  // Looked at before it is opened: a fifo under this name would make the open wait.
+  if (lstat(path.c_str(), &status) != 0) {
+    return open_failure({errno, std::generic_category()}, queue, what);
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return failure(Errc::not_a_segment, what, path + " is not a regular file", "");
+  }
+  if (!is_trusted_owner(status.st_uid, options.trusted_owners)) {
+    return failure(Errc::foreign_owner, what,
+                   "it belongs to uid " + std::to_string(status.st_uid) + ", who is not trusted",
+                   "name the owner with --trust-owner if you trust them");
+  }
+  auto object = SharedObject::open(name.c_str(), options.access == Access::participant);
+  if (!object) return open_failure(object.error(), queue, what);
+  if (fstat(object->descriptor(), &status) != 0 ||
+      !is_trusted_owner(status.st_uid, options.trusted_owners)) {
+    return failure(Errc::foreign_owner, what, "its owner changed while it was opened", "try again");
+  }
+  std::shared_ptr<Segment> segment{new Segment};
+  segment->queue_ = queue;
+  segment->name_space_ = name_space;
+  segment->access_ = options.access;
+  segment->owner_ = status.st_uid;
+  segment->owner_group_ = status.st_gid;
+  segment->mode_ = status.st_mode & 07777;
+  segment->inode_ = status.st_ino;
+  if (auto read = segment->read_header(object->descriptor(),
+                                       static_cast<std::uint64_t>(status.st_size), what);
+      !read) {
+    return tl::unexpected(read.error());
+  }
+  if (auto mapped = segment->map(object->descriptor()); !mapped) {
+    return tl::unexpected(mapped.error());
+  }
+  segment->object_ = std::move(*object);
+  if (sync::load_acquire(segment->control().queue_state) !=
+      static_cast<std::uint32_t>(QueueState::active)) {
+    // A remover died half-way: the queue is gone; finish for it if we may.
+    finish_removal(name_space, queue);
+    return failure(Errc::no_such_queue, what, "no such queue",
+                   "create it: shmqctl queue create " + queue);
+  }
+  return segment;
+}
+
+Result<std::byte*> Segment::writable_arena() {
+  const std::lock_guard guard{writable_arena_mutex_};
+  if (writable_arena_.data() == nullptr) {
+    auto mapping = Mapping::map(object_.descriptor(), true, header_.parts[part_arena].offset,
+                                header_.limits.arena_bytes);
+    if (!mapping) {
+      return tl::unexpected(
+          Error{mapping.error(), describe("map"), mapping.error().message(), ""});
+    }
+    writable_arena_ = std::move(*mapping);
+  }
+  return writable_arena_.data();
+}
+
+}  // namespace shmq::shm
