@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shmqctl group create, ls, info, rm.
+#include <memory>
+
+#include "context.hpp"
+#include "failure.hpp"
+#include "look.hpp"
+#include "output.hpp"
+#include "units.hpp"
+
+namespace shmqctl {
+
+Json group_json(const shmq::GroupInfo& group) {
+  return {{"name", group.name},
+          {"mode", text_of(group.mode)},
+          {"incarnation", group.incarnation},
+          {"lease_seconds", seconds(group.lease)},
+          {"born_seq", group.born.value},
+          {"floor_seq", group.floor.value},
+          {"ready", group.ready},
+          {"in_flight", group.in_flight},
+          {"delayed", group.delayed},
+          {"dead", group.dead},
+          {"acked_total", group.acked_total},
+          {"dropped_total", group.dropped_total},
+          {"redelivered_total",
+           {{"death", group.redelivered_death_total},
+            {"lease", group.redelivered_lease_total},
+            {"nack", group.redelivered_nack_total},
+            {"release", group.redelivered_release_total}}},
+          {"consumers", group.consumers},
+          {"active_entry", group.active_participant == 0 ? Json{} : Json(group.active_participant - 1)},
+          {"ownership_generation", group.ownership_generation}};
+}
+
+void print_groups(const Context& context, const std::vector<shmq::GroupInfo>& groups) {
+  Table table({"GROUP", "MODE", "LEASE", "READY", "IN FLIGHT", "DELAYED", "DEAD", "ACKED",
+               "DROPPED", "REDELIVERED", "CONSUMERS", "ACTIVE"},
+              {3, 4, 5, 6, 7, 8, 9, 10});
+  for (const shmq::GroupInfo& group : groups) {
+    const std::uint64_t redelivered =
+        group.redelivered_death_total + group.redelivered_lease_total +
+        group.redelivered_nack_total + group.redelivered_release_total;
+    table.add({group.name, std::string{text_of(group.mode)}, human_time(group.lease),
+               std::to_string(group.ready), std::to_string(group.in_flight),
+               std::to_string(group.delayed), std::to_string(group.dead),
+               std::to_string(group.acked_total), std::to_string(group.dropped_total),
+               std::to_string(redelivered), std::to_string(group.consumers),
+               group.active_participant == 0 ? "-" : "#" + std::to_string(group.active_participant - 1)});
+  }
+  table.print(context);
+}
+
+namespace {
+
+struct GroupArguments {
+  std::string queue;
+  shmq::GroupOptions options;
+  Destructive destructive;
+};
+
+void add_names(CLI::App& command, GroupArguments& arguments) {
+  command.add_option("queue", arguments.queue, "name of the queue")->required();
+  command.add_option("group", arguments.options.name, "name of the group")->required();
+}
+
+int create(const Context& context, const GroupArguments& arguments) {
+  shmq::Queue queue = open_queue(context, arguments.queue, shmq::Access::participant);
+  const std::string& name = arguments.options.name;
+  take(queue.create_group(arguments.options),
+       "create group '" + name + "' of queue '" + arguments.queue + "'");
+  if (context.json) {
+    print_json({{"queue", arguments.queue},
+                {"group", group_json(find_group(queue, arguments.queue, name))}});
+  } else {
+    print_remark(context, "group '" + name + "' of queue '" + arguments.queue + "' created");
+  }
+  return exit_ok;
+}
+
+int list(const Context& context, const GroupArguments& arguments) {
+  const shmq::Queue queue = open_queue(context, arguments.queue, shmq::Access::observer);
+  const auto groups = queue.groups();
+  if (!context.json) {
+    print_groups(context, groups);
+    return exit_ok;
+  }
+  Json rows = Json::array();
+  for (const shmq::GroupInfo& group : groups) rows.push_back(group_json(group));
+  print_json({{"queue", arguments.queue}, {"groups", rows}});
+  return exit_ok;
+}
+
+int info(const Context& context, const GroupArguments& arguments) {
+  const shmq::Queue queue = open_queue(context, arguments.queue, shmq::Access::observer);
+  const shmq::GroupInfo group = find_group(queue, arguments.queue, arguments.options.name);
+  if (context.json) {
+    print_json({{"queue", arguments.queue}, {"group", group_json(group)}});
+    return exit_ok;
+  }
+  Table table({"FIELD", "VALUE"});
+  const auto number = [&table](const char* field, std::uint64_t value) {
+    table.add({field, std::to_string(value)});
+  };
+  table.add({"group", group.name});
+  table.add({"mode", std::string{text_of(group.mode)}});
+  table.add({"lease", human_time(group.lease)});
+  number("incarnation", group.incarnation);
+  number("born at seq", group.born.value);
+  number("floor", group.floor.value);
+  number("ready", group.ready);
+  number("in flight", group.in_flight);
+  number("delayed", group.delayed);
+  number("dead", group.dead);
+  number("acked", group.acked_total);
+  number("dropped", group.dropped_total);
+  number("redelivered: death", group.redelivered_death_total);
+  number("redelivered: lease", group.redelivered_lease_total);
+  number("redelivered: nack", group.redelivered_nack_total);
+  number("redelivered: release", group.redelivered_release_total);
+  number("consumers", group.consumers);
+  table.add({"active", group.active_participant == 0 ? "-" : "#" + std::to_string(group.active_participant - 1)});
+  number("ownership generation", group.ownership_generation);
+  table.print(context);
+  return exit_ok;
+}
+
+int remove(const Context& context, const GroupArguments& arguments) {
+  const std::string& name = arguments.options.name;
+  shmq::Queue queue =
+      open_queue(context, arguments.queue,
+                 arguments.destructive.dry_run ? shmq::Access::observer : shmq::Access::participant);
+  const shmq::GroupInfo group = find_group(queue, arguments.queue, name);
+  const std::string deed = "remove group '" + name + "' of queue '" + arguments.queue + "'";
+  const std::uint64_t unsettled = group.ready + group.in_flight + group.delayed;
+  if (!arguments.destructive.confirmed(
+          context, deed + " with its " + std::to_string(unsettled) + " unsettled messages")) {
+    return exit_ok;
+  }
+  take(queue.remove_group(name), deed);
+  if (context.json) {
+    print_json({{"queue", arguments.queue}, {"removed", name}});
+  } else {
+    print_remark(context, "group '" + name + "' of queue '" + arguments.queue + "' removed");
+  }
+  return exit_ok;
+}
+
+void add_create(CLI::App& parent, Context& context) {
+  CLI::App* command = parent.add_subcommand("create", "create a group while producers run");
+  auto arguments = std::make_shared<GroupArguments>();
+  shmq::GroupOptions& options = arguments->options;
+  add_names(*command, *arguments);
+  command
+      ->add_option_function<std::string>(
+          "--mode",
+          [&options](const std::string& text) { options.mode = read_mode_name("--mode", text); },
+          "exclusive (default): one active consumer, others stand by; shared: not in this version")
+      ->type_name("exclusive|shared");
+  command
+      ->add_option_function<std::string>(
+          "--from",
+          [&options](const std::string& text) {
+            const auto start = parse_start(text);
+            if (!start) {
+              throw CLI::ValidationError("--from", "'" + text + "' is not earliest, latest or a seq");
+            }
+            options.from = *start;
+          },
+          "where it begins (default earliest)")
+      ->type_name("earliest|latest|SEQ");
+  add_time(*command, "--lease",
+           [&options](std::chrono::nanoseconds time) { options.lease = time; },
+           "how long the active consumer may be silent; 0: only death ends it (default 30s)");
+  command->callback([&context, arguments] {
+    context.command = [&context, arguments] { return create(context, *arguments); };
+  });
+}
+
+}  // namespace
+
+void add_group_commands(CLI::App& app, Context& context) {
+  CLI::App* group = app.add_subcommand("group", "create, list and remove groups of a queue");
+  group->require_subcommand(1);
+  add_create(*group, context);
+  auto arguments = std::make_shared<GroupArguments>();
+
+  CLI::App* ls = group->add_subcommand("ls", "list the groups of a queue");
+  ls->add_option("queue", arguments->queue, "name of the queue")->required();
+  ls->callback([&context, arguments] {
+    context.command = [&context, arguments] { return list(context, *arguments); };
+  });
+
+  CLI::App* show = group->add_subcommand("info", "show a group's state and counters");
+  add_names(*show, *arguments);
+  show->callback([&context, arguments] {
+    context.command = [&context, arguments] { return info(context, *arguments); };
+  });
+
+  CLI::App* rm = group->add_subcommand("rm", "remove a group; its consumers are told");
+  add_names(*rm, *arguments);
+  arguments->destructive.add_to(*rm);
+  rm->callback([&context, arguments] {
+    context.command = [&context, arguments] { return remove(context, *arguments); };
+  });
+}
+
+}  // namespace shmqctl

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shmqctl publish: one message from the command line or a file, or a stream of them from stdin.
+//
+// The stream is published as it arrives: what one read(2) gave goes out before the next one, in
+// batches, so that a slow writer's lines are not delayed and a fast one's cost little.
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <memory>
+
+#include "context.hpp"
+#include "failure.hpp"
+#include "output.hpp"
+#include "splitter.hpp"
+#include "units.hpp"
+
+namespace shmqctl {
+namespace {
+
+using Payload = std::span<const std::byte>;
+constexpr std::size_t batch_messages = 64;
+
+struct PublishArguments {
+  std::string queue;
+  std::optional<std::string> message;
+  std::optional<std::string> file;
+  bool nul = false;
+  bool frame = false;
+  bool print_seq = false;
+  bool publish_time = false;
+  std::chrono::nanoseconds timeout = shmq::forever;
+  std::vector<std::pair<std::string, std::string>> attributes;
+  double rate = 0;  ///< messages a second; 0: as fast as it goes
+};
+
+/// Reads from `fd` what is there; 0 at the end. A stop request is a Failure.
+std::size_t read_some(int fd, std::span<char> room, const StopSignals& stop,
+                      const std::string& what) {
+  for (;;) {
+    std::array<pollfd, 2> items{{{fd, POLLIN, 0}, {stop.fd(), POLLIN, 0}}};
+    if (::poll(items.data(), items.size(), -1) < 0 && errno != EINTR) {
+      throw failure_of_errno(errno, what);
+    }
+    if (stop.signal() != 0) throw Failure{stop.exit_code(), what, "", ""};
+    if (items[0].revents == 0) continue;
+    const ssize_t got = ::read(fd, room.data(), room.size());
+    if (got >= 0) return static_cast<std::size_t>(got);
+    if (errno != EINTR && errno != EAGAIN) throw failure_of_errno(errno, what);
+  }
+}
+
+class Publisher {
+ public:
+  Publisher(const Context& context, const PublishArguments& arguments)
+      : context_(context),
+        arguments_(arguments),
+        queue_(open_queue(context, arguments.queue, shmq::Access::participant)),
+        producer_(take(queue_.producer({.name = "shmqctl publish",
+                                        .publish_time = arguments.publish_time}),
+                       "publish to queue '" + arguments.queue + "'")),
+        max_message_bytes_(queue_.info().max_message_bytes) {
+    for (const auto& [key, value] : arguments.attributes) attributes_.push_back({key, value});
+    options_.timeout = arguments.timeout;
+    options_.attributes = attributes_;
+    options_.stop = stop_.token();
+  }
+
+  int run() {
+    if (arguments_.message) {
+      publish_one(std::as_bytes(std::span{arguments_.message->data(), arguments_.message->size()}));
+    } else if (arguments_.file) {
+      publish_file(*arguments_.file);
+    } else {
+      publish_stream(STDIN_FILENO);
+    }
+    flush_seqs();
+    if (context_.json && !arguments_.print_seq) {
+      Json fields{{"queue", arguments_.queue}, {"published", published_}};
+      if (published_ > 0) fields["last_seq"] = last_.value;
+      print_json(fields);
+    }
+    return exit_ok;
+  }
+
+ private:
+  void publish_file(const std::string& path) {
+    const std::string what = "read '" + path + "'";
+    const int fd = path == "-" ? STDIN_FILENO : ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) throw failure_of_errno(errno, what);
+    std::vector<char> bytes(1U << 16U);
+    std::size_t filled = 0;
+    for (;;) {
+      const std::size_t got = read_some(fd, std::span{bytes}.subspan(filled), stop_, what);
+      if (got == 0) break;
+      filled += got;
+      if (filled > max_message_bytes_) refuse_large();
+      if (filled == bytes.size()) bytes.resize(bytes.size() * 2);
+    }
+    if (fd != STDIN_FILENO) ::close(fd);
+    publish_one(std::as_bytes(std::span{bytes}.first(filled)));
+  }
+
+  void publish_stream(int fd) {
+    Framing framing = Framing::newline;
+    if (arguments_.nul) framing = Framing::nul;
+    if (arguments_.frame) framing = Framing::length;
+    Splitter splitter(framing, max_message_bytes_);
+    const bool singly = arguments_.print_seq || arguments_.rate > 0;
+    std::array<Payload, batch_messages> batch;
+    std::size_t count = 0;
+    for (;;) {
+      const Splitter::Next next = splitter.next(batch.at(count));
+      if (next == Splitter::Next::message) ++count;
+      const bool message = next == Splitter::Next::message;
+      if (count > 0 && (!message || singly || count == batch.size())) {
+        publish_all(std::span{batch}.first(count));
+        count = 0;
+      }
+      if (message) continue;
+      if (next == Splitter::Next::end) return;
+      if (next == Splitter::Next::too_large) refuse_large();
+      if (next == Splitter::Next::truncated) {
+        throw Failure{exit_error, attempt(), "the input ends in the middle of a frame",
+                      "a frame is a 4-byte little-endian length and as many bytes"};
+      }
+      flush_seqs();
+      const std::span<char> room = splitter.room();
+      const std::size_t got = read_some(fd, room, stop_, "read from stdin");
+      if (got == 0) {
+        splitter.ended();
+      } else {
+        splitter.added(got);
+      }
+    }
+  }
+
+  void publish_all(std::span<const Payload> payloads) {
+    if (arguments_.print_seq || arguments_.rate > 0) {
+      for (const Payload payload : payloads) publish_one(payload);
+      return;
+    }
+    const auto result = producer_.publish_batch(payloads, options_);
+    published_ += result.published;
+    if (result.published > 0) last_ = result.last;
+    if (result.code != shmq::Errc::ok) refuse(result.code);
+  }
+
+  void publish_one(Payload payload) {
+    pace();
+    const shmq::PublishResult result = producer_.publish(payload, options_);
+    if (!result) refuse(result.code());
+    last_ = result.seq();
+    ++published_;
+    if (!arguments_.print_seq) return;
+    if (context_.json) {
+      seqs_ += Json{{"schema_version", json_schema_version}, {"seq", last_.value}}.dump() + "\n";
+    } else {
+      seqs_ += std::to_string(last_.value) + "\n";
+    }
+    if (seqs_.size() > 4096 || arguments_.rate > 0) flush_seqs();
+  }
+
+  /// Waits until this message's turn at --rate. Deadlines are absolute, so that the average holds;
+  /// a pause of the input does not save up a burst.
+  void pace() {
+    if (arguments_.rate <= 0) return;
+    using Clock = std::chrono::steady_clock;
+    auto now = Clock::now();
+    if (due_ < now - std::chrono::milliseconds{100}) due_ = now;
+    while (now < due_) {
+      flush_seqs();
+      const auto left = std::chrono::ceil<std::chrono::milliseconds>(due_ - now).count();
+      pollfd item{stop_.fd(), POLLIN, 0};
+      ::poll(&item, 1, static_cast<int>(std::min<long long>(left, 1000)));
+      if (stop_.signal() != 0) refuse(shmq::Errc::interrupted);
+      now = Clock::now();
+    }
+    due_ += std::chrono::nanoseconds{std::llround(1e9 / arguments_.rate)};
+  }
+
+  void flush_seqs() {
+    if (seqs_.empty()) return;
+    write_all(STDOUT_FILENO, seqs_, &stop_, "write to stdout");
+    seqs_.clear();
+  }
+
+  /// "publish message 17 to queue 'q'": counted from 1, as lines are.
+  [[nodiscard]] std::string attempt() const {
+    return "publish message " + std::to_string(published_ + 1) + " to queue '" + arguments_.queue +
+           "'";
+  }
+
+  [[noreturn]] void refuse(shmq::Errc code) {
+    flush_seqs();
+    if (code == shmq::Errc::message_too_large) refuse_large();
+    Failure failure = failure_of(code, attempt());
+    if (code == shmq::Errc::interrupted && stop_.signal() != 0) {
+      failure.exit_code = stop_.exit_code();
+      failure.remedy = "this message and those after it were not published";
+    }
+    throw failure;
+  }
+
+  [[noreturn]] void refuse_large() {
+    flush_seqs();
+    throw Failure{exit_error, attempt(),
+                  "message too large, the queue takes " + std::to_string(max_message_bytes_) +
+                      " bytes with attributes",
+                  "create the queue with a larger --max-message or --arena"};
+  }
+
+  const Context& context_;
+  const PublishArguments& arguments_;
+  StopSignals stop_;
+  shmq::Queue queue_;
+  shmq::Producer producer_;
+  std::uint64_t max_message_bytes_;
+  std::vector<shmq::Attribute> attributes_;
+  shmq::PublishOptions options_;
+  std::uint64_t published_ = 0;
+  shmq::Seq last_{};
+  std::string seqs_;
+  std::chrono::steady_clock::time_point due_{};
+};
+
+void add_attribute(PublishArguments& arguments, const std::string& text) {
+  const std::size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    throw CLI::ValidationError("--attribute", "'" + text + "' is not key=value");
+  }
+  if (equals > 255 || text.size() - equals - 1 > 65535) {
+    throw CLI::ValidationError("--attribute", "a key has at most 255 bytes, a value 65535");
+  }
+  arguments.attributes.emplace_back(text.substr(0, equals), text.substr(equals + 1));
+}
+
+void add_input_options(CLI::App& command, PublishArguments* a) {
+  command.add_option("queue", a->queue, "name of the queue")->required();
+  auto* message = command.add_option("message", a->message,
+                                     "the message; without it, each line of stdin is one");
+  auto* file = command.add_option("--file", a->file, "the whole file is one message; - is stdin")
+                   ->type_name("FILE")
+                   ->excludes(message);
+  auto* nul = command.add_flag("--null,-0", a->nul, "messages on stdin end with NUL")
+                  ->excludes(message)
+                  ->excludes(file);
+  command
+      .add_flag("--frame", a->frame, "messages on stdin have a 4-byte little-endian length before")
+      ->excludes(message)
+      ->excludes(file)
+      ->excludes(nul);
+}
+
+}  // namespace
+
+void add_publish_command(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("publish", "publish messages");
+  auto arguments = std::make_shared<PublishArguments>();
+  PublishArguments* a = arguments.get();
+  add_input_options(*command, a);
+  add_time(*command, "--timeout", [a](std::chrono::nanoseconds time) { a->timeout = time; },
+           "how long to wait for room, each time (default: for ever)");
+  command->add_flag("--print-seq", a->print_seq, "print the seq of each message");
+  command
+      ->add_option_function<std::vector<std::string>>(
+          "--attribute",
+          [a](const std::vector<std::string>& texts) {
+            for (const std::string& text : texts) add_attribute(*a, text);
+          },
+          "a header of each message; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  command->add_flag("--publish-time", a->publish_time, "stamp each message with the time");
+  command
+      ->add_option_function<double>(
+          "--rate",
+          [a](const double& rate) {
+            if (!(rate >= 1e-6 && rate <= 1e9)) {
+              throw CLI::ValidationError("--rate", "must lie between 0.000001 and 1e9 a second");
+            }
+            a->rate = rate;
+          },
+          "at most so many messages a second")
+      ->type_name("PER_SECOND");
+  command->callback([&context, arguments] {
+    context.command = [&context, arguments] { return Publisher(context, *arguments).run(); };
+  });
+}
+
+}  // namespace shmqctl

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shmqctl queue create, ls, info, rm, purge.
+#include <array>
+#include <limits>
+#include <memory>
+
+#include "context.hpp"
+#include "failure.hpp"
+#include "output.hpp"
+#include "units.hpp"
+
+namespace shmqctl {
+namespace {
+
+template <typename T>
+std::function<void(std::uint64_t)> into(T& target, const std::string& option) {
+  return [&target, option](std::uint64_t value) {
+    if (value > std::numeric_limits<T>::max()) {
+      throw CLI::ValidationError(option, std::to_string(value) + " is too large");
+    }
+    target = static_cast<T>(value);
+  };
+}
+
+std::string uuid_text(const std::array<std::uint8_t, 16>& uuid) {
+  constexpr std::string_view digits = "0123456789abcdef";
+  std::string text;
+  for (std::size_t i = 0; i < uuid.size(); ++i) {
+    if (i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += digits[uuid[i] >> 4U];
+    text += digits[uuid[i] & 15U];
+  }
+  return text;
+}
+
+std::string mode_text(mode_t mode) {
+  std::array<char, 16> text{};
+  std::snprintf(text.data(), text.size(), "%04o", static_cast<unsigned>(mode));
+  return text.data();
+}
+
+Json queue_json(const shmq::QueueInfo& info) {
+  return {{"name", info.name},
+          {"namespace", info.name_space},
+          {"uuid", uuid_text(info.uuid)},
+          {"abi_version", info.abi_version},
+          {"owner", user_name(info.owner)},
+          {"owner_uid", info.owner},
+          {"owner_group", group_name(info.owner_group)},
+          {"owner_gid", info.owner_group},
+          {"mode", mode_text(info.mode)},
+          {"created", rfc3339(info.created)},
+          {"segment_bytes", info.segment_bytes},
+          {"slots", info.slots},
+          {"arena_bytes", info.arena_bytes},
+          {"chunk_bytes", info.chunk_bytes},
+          {"max_message_bytes", info.max_message_bytes},
+          {"max_groups", info.max_groups},
+          {"max_participants", info.max_participants},
+          {"max_producers", info.max_producers},
+          {"window_entries", info.window_entries},
+          {"straggler_entries", info.straggler_entries},
+          {"overflow", text_of(info.overflow)},
+          {"durable", info.durable}};
+}
+
+// --- create --------------------------------------------------------------------------------------
+
+struct CreateArguments {
+  std::string name;
+  shmq::QueueOptions options;
+  std::vector<std::string> groups;
+  std::optional<std::chrono::nanoseconds> lease;
+  bool if_not_exists = false;
+};
+
+shmq::GroupOptions group_options(const std::string& text) {
+  shmq::GroupOptions group;
+  const std::size_t colon = text.find(':');
+  group.name = text.substr(0, colon);
+  if (colon != std::string::npos) group.mode = read_mode_name("--group", text.substr(colon + 1));
+  return group;
+}
+
+int create(const Context& context, CreateArguments& arguments) {
+  shmq::QueueOptions& options = arguments.options;
+  options.name_space = context.name_space;
+  options.trusted_owners = context.trusted_owners;
+  if (arguments.lease && options.groups.empty()) options.groups.push_back({.name = "default"});
+  for (shmq::GroupOptions& group : options.groups) {
+    if (arguments.lease) group.lease = *arguments.lease;
+  }
+  const std::string what = "create queue '" + arguments.name + "'";
+  const shmq::Queue queue =
+      take(arguments.if_not_exists ? shmq::Queue::open_or_create(arguments.name, options)
+                                   : shmq::Queue::create(arguments.name, options),
+           what);
+  if (context.json) {
+    print_json({{"queue", queue_json(queue.info())}});
+  } else {
+    print_remark(context, "queue '" + arguments.name +
+                              (arguments.if_not_exists ? "' is there" : "' created"));
+  }
+  return exit_ok;
+}
+
+void add_create_limits(CLI::App& command, shmq::QueueOptions& options) {
+  add_count(command, "--capacity,--slots", into(options.slots, "--capacity"),
+            "messages held at most, a power of two (default 65536)");
+  add_size(command, "--arena", into(options.arena_bytes, "--arena"),
+           "memory for payloads, a multiple of the chunk (default 64MiB)");
+  add_size(command, "--chunk", into(options.chunk_bytes, "--chunk"),
+           "4KiB to 1MiB, a power of two (default 256KiB)");
+  add_size(command, "--max-message", into(options.max_message_bytes, "--max-message"),
+           "largest message (default: an eighth of the arena)");
+  add_count(command, "--max-groups", into(options.max_groups, "--max-groups"), "(default 16)");
+  add_count(command, "--max-participants", into(options.max_participants, "--max-participants"),
+            "producers and consumers attached at once (default 256)");
+  add_count(command, "--max-producers", into(options.max_producers, "--max-producers"),
+            "(default: as many as the arena allows)");
+  add_count(command, "--window", into(options.window_entries, "--window"),
+            "messages in flight per group, a power of two (default 4096)");
+  add_count(command, "--stragglers", into(options.straggler_entries, "--stragglers"),
+            "per group, a power of two (default 4096)");
+}
+
+void add_create(CLI::App& parent, Context& context) {
+  CLI::App* command = parent.add_subcommand("create", "create a queue");
+  auto arguments = std::make_shared<CreateArguments>();
+  shmq::QueueOptions& options = arguments->options;
+  command->add_option("queue", arguments->name, "its name: [a-z0-9][a-z0-9._-]{0,63}")->required();
+  add_create_limits(*command, options);
+  command
+      ->add_option_function<std::string>(
+          "--overflow",
+          [&options](const std::string& text) {
+            if (text == "block") {
+              options.overflow = shmq::Overflow::block;
+            } else if (text == "fail") {
+              options.overflow = shmq::Overflow::fail;
+            } else if (text == "drop_oldest") {
+              options.overflow = shmq::Overflow::drop_oldest;
+            } else {
+              throw CLI::ValidationError("--overflow",
+                                         "'" + text + "' is not block, fail or drop_oldest");
+            }
+          },
+          "what a publish does when there is no room: block (default), fail, drop_oldest")
+      ->type_name("POLICY");
+  command
+      ->add_option_function<std::vector<std::string>>(
+          "--group",
+          [&options](const std::vector<std::string>& names) {
+            for (const std::string& name : names) options.groups.push_back(group_options(name));
+          },
+          "a group to begin with; repeatable (default: one named \"default\")")
+      ->type_name("NAME[:exclusive]")
+      ->allow_extra_args(false);
+  add_time(*command, "--lease",
+           [a = arguments.get()](std::chrono::nanoseconds time) { a->lease = time; },
+           "lease of these groups; 0: only death ends it (default 30s)");
+  command
+      ->add_option_function<std::string>(
+          "--mode",
+          [&options](const std::string& text) {
+            const auto mode = parse_mode(text);
+            if (!mode) throw CLI::ValidationError("--mode", "'" + text + "' is not like 0660");
+            options.mode = *mode;
+          },
+          "permissions, whatever the umask (default 0600)")
+      ->type_name("MODE");
+  command
+      ->add_option_function<std::string>(
+          "--owner-group",
+          [&options](const std::string& text) {
+            options.owner_group = parse_group(text);
+            if (!options.owner_group) {
+              throw CLI::ValidationError("--owner-group", "no group '" + text + "'");
+            }
+          },
+          "Unix group of the queue")
+      ->type_name("NAME");
+  command->add_flag("--durable", options.durable, "on disk; needs the daemon");
+  command->add_flag("--if-not-exists", arguments->if_not_exists,
+                    "fine if it is there with the same limits; missing groups are created");
+  command->callback([&context, arguments] {
+    context.command = [&context, arguments] { return create(context, *arguments); };
+  });
+}
+
+// --- ls, info ------------------------------------------------------------------------------------
+
+int list(const Context& context) {
+  const auto names = take(shmq::Queue::list(context.name_space), "list queues");
+  Table table({"QUEUE", "HELD", "CAPACITY", "ARENA", "GROUPS", "PRODUCERS", "CONSUMERS", "OWNER",
+               "MODE", "STATE"},
+              {1, 2, 3, 4, 5, 6});
+  Json rows = Json::array();
+  for (const std::string& name : names) {
+    const auto queue = shmq::Queue::open(name, open_options(context, shmq::Access::observer));
+    if (!queue) {
+      // One bad object must not hide the others.
+      if (queue.error() == shmq::Errc::no_such_queue) continue;
+      const std::string why = queue.error().why();
+      table.add({name, "-", "-", "-", "-", "-", "-", "-", "-", why});
+      rows.push_back({{"name", name}, {"error", why}});
+      continue;
+    }
+    const shmq::QueueInfo info = queue->info();
+    const shmq::QueueStats stats = queue->stats();
+    table.add({name, std::to_string(stats.messages_held), std::to_string(info.slots),
+               human_size(info.arena_bytes), std::to_string(stats.groups),
+               std::to_string(stats.producers), std::to_string(stats.consumers),
+               user_name(info.owner), mode_text(info.mode), "ok"});
+    rows.push_back({{"name", name},
+                    {"messages_held", stats.messages_held},
+                    {"slots", info.slots},
+                    {"arena_bytes", info.arena_bytes},
+                    {"groups", stats.groups},
+                    {"producers", stats.producers},
+                    {"consumers", stats.consumers},
+                    {"owner", user_name(info.owner)},
+                    {"mode", mode_text(info.mode)}});
+  }
+  if (context.json) {
+    print_json({{"queues", rows}});
+  } else {
+    table.print(context);
+  }
+  return exit_ok;
+}
+
+int info(const Context& context, const std::string& name) {
+  const shmq::Queue queue = open_queue(context, name, shmq::Access::observer);
+  const shmq::QueueInfo info = queue.info();
+  if (context.json) {
+    print_json({{"queue", queue_json(info)}});
+    return exit_ok;
+  }
+  Table table({"FIELD", "VALUE"});
+  table.add({"queue", info.name});
+  table.add({"namespace", info.name_space});
+  table.add({"uuid", uuid_text(info.uuid)});
+  table.add({"abi version", std::to_string(info.abi_version)});
+  table.add({"owner", user_name(info.owner) + ":" + group_name(info.owner_group)});
+  table.add({"mode", mode_text(info.mode)});
+  table.add({"created", rfc3339(info.created)});
+  table.add({"segment", human_size(info.segment_bytes)});
+  table.add({"capacity", std::to_string(info.slots) + " messages"});
+  table.add({"arena", human_size(info.arena_bytes)});
+  table.add({"chunk", human_size(info.chunk_bytes)});
+  table.add({"max message", human_size(info.max_message_bytes)});
+  table.add({"max groups", std::to_string(info.max_groups)});
+  table.add({"max participants", std::to_string(info.max_participants)});
+  table.add({"max producers", std::to_string(info.max_producers)});
+  table.add({"window", std::to_string(info.window_entries)});
+  table.add({"stragglers", std::to_string(info.straggler_entries)});
+  table.add({"overflow", std::string{text_of(info.overflow)}});
+  table.add({"durable", info.durable ? "yes" : "no"});
+  table.print(context);
+  return exit_ok;
+}
+
+// --- rm, purge -----------------------------------------------------------------------------------
+
+std::string held(const shmq::Queue& queue) {
+  return std::to_string(queue.stats().messages_held) + " messages";
+}
+
+int remove(const Context& context, const std::string& name, const Destructive& destructive) {
+  std::string deed = "remove queue '" + name + "'";
+  const auto options = open_options(context, shmq::Access::observer);
+  const auto queue = shmq::Queue::open(name, options);
+  if (queue) {
+    deed += " with its " + held(*queue);
+  } else if (destructive.dry_run || queue.error() == shmq::Errc::no_such_queue) {
+    throw failure_of(queue.error(), deed);
+  }
+  if (!destructive.confirmed(context, deed)) return exit_ok;
+  take(shmq::Queue::remove(name, open_options(context, shmq::Access::participant)),
+       "remove queue '" + name + "'");
+  if (context.json) {
+    print_json({{"removed", name}});
+  } else {
+    print_remark(context, "queue '" + name + "' removed");
+  }
+  return exit_ok;
+}
+
+int purge(const Context& context, const std::string& name, const Destructive& destructive) {
+  shmq::Queue queue = open_queue(
+      context, name, destructive.dry_run ? shmq::Access::observer : shmq::Access::participant);
+  if (!destructive.confirmed(context, "purge queue '" + name + "' of " + held(queue))) return exit_ok;
+  const std::uint64_t lost = take(queue.purge(), "purge queue '" + name + "'");
+  if (context.json) {
+    print_json({{"queue", name}, {"purged_messages", lost}});
+  } else {
+    print_remark(context, std::to_string(lost) + " messages purged from queue '" + name + "'");
+  }
+  return exit_ok;
+}
+
+}  // namespace
+
+void add_queue_commands(CLI::App& app, Context& context) {
+  CLI::App* queue = app.add_subcommand("queue", "create, list and remove queues");
+  queue->require_subcommand(1);
+  add_create(*queue, context);
+
+  CLI::App* ls = queue->add_subcommand("ls", "list the queues of the namespace");
+  ls->callback([&context] { context.command = [&context] { return list(context); }; });
+
+  auto name = std::make_shared<std::string>();
+  auto destructive = std::make_shared<Destructive>();
+  CLI::App* show = queue->add_subcommand("info", "show what was chosen at creation");
+  show->add_option("queue", *name, "name of the queue")->required();
+  show->callback(
+      [&context, name] { context.command = [&context, name] { return info(context, *name); }; });
+
+  CLI::App* rm = queue->add_subcommand("rm", "remove a queue and its messages");
+  rm->add_option("queue", *name, "name of the queue")->required();
+  destructive->add_to(*rm);
+  rm->callback([&context, name, destructive] {
+    context.command = [&context, name, destructive] {
+      return remove(context, *name, *destructive);
+    };
+  });
+
+  CLI::App* empty = queue->add_subcommand("purge", "settle all messages in every group");
+  empty->add_option("queue", *name, "name of the queue")->required();
+  destructive->add_to(*empty);
+  empty->callback([&context, name, destructive] {
+    context.command = [&context, name, destructive] {
+      return purge(context, *name, *destructive);
+    };
+  });
+}
+
+}  // namespace shmqctl
