@@ -1,0 +1,6 @@
+cmake_minimum_required(VERSION 3.20)
+project(outside LANGUAGES CXX)
+find_package(shmq REQUIRED)
+add_executable(outside main.cpp)
+set_target_properties(outside PROPERTIES CXX_STANDARD 20)
+target_link_libraries(outside PRIVATE shmq::shmq)
