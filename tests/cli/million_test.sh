@@ -18,7 +18,7 @@ compare() {
 gives "create" 0 ctl queue create numbers
 
 # The consumer is first: the queue is new, so it waits for the first message without limit.
-ctl consume numbers >"$work/got" &
+"$shmqctl" consume numbers >"$work/got" &
 consumer=$!
 children+=("$consumer")
 started=$(date +%s%N)
@@ -31,7 +31,7 @@ compare "a consumer that was there first"
 echo "published and consumed in $(((ended - started) / 1000000 - 1000)) ms (without the last wait)"
 
 # The publisher is first; the queue is smaller than what is published, so it has to wait.
-seq 1 $count | ctl publish numbers &
+seq 1 $count | "$shmqctl" publish numbers &
 publisher=$!
 children+=("$publisher")
 ctl consume numbers -n $count --timeout 60s >"$work/got"
@@ -41,10 +41,10 @@ equals "publish" 0 $?
 compare "a publisher that was there first"
 
 # Two publishers: each one's lines stay in order, all of them arrive once.
-seq 1 2 $count | ctl publish numbers &
+seq 1 2 $count | "$shmqctl" publish numbers &
 publisher=$!
 children+=("$publisher")
-seq 2 2 $count | ctl publish numbers &
+seq 2 2 $count | "$shmqctl" publish numbers &
 children+=("$!")
 ctl consume numbers -n $count --timeout 60s >"$work/got"
 equals "consume from two publishers" 0 $?

@@ -27,7 +27,7 @@ same_bytes "messages of the command line" "$work/expected" "$work/got"
 
 # A line that has arrived is published although the stream goes on.
 mkfifo "$work/fifo"
-ctl publish q <"$work/fifo" &
+"$shmqctl" publish q <"$work/fifo" &
 children+=("$!")
 exec 9>"$work/fifo"
 printf 'early\nhalf' >&9
@@ -152,7 +152,7 @@ gives "group rm --dry-run" 0 ctl group rm q late --dry-run
 gives "group is still there" 0 ctl group info q late
 gives "group rm" 0 ctl group rm q late --yes
 gives "group is gone" 3 ctl group info q late
-ctl consume q --follow >/dev/null &
+"$shmqctl" consume q --follow >/dev/null &
 children+=("$!")
 until ctl -o json consumer ls q | grep -q '"role": "consumer"'; do :; done
 equals "consumer ls: pid" "${children[-1]}" "$(ctl -o json consumer ls q | field participants.0.pid)"

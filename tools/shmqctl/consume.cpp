@@ -179,7 +179,8 @@ class ConsumeCommand {
       return;
     }
     // Refused means that another consumer took over: it will get them again, which is its right.
-    if (consumer_.ack_through(deliveries.back().seq()) == shmq::Settlement::lease_lost) lost(deliveries);
+    if (consumer_.ack_through(deliveries.back().seq()) == shmq::Settlement::lease_lost)
+      lost(deliveries);
   }
 
   void run_command(shmq::Delivery& delivery) {
@@ -229,16 +230,19 @@ class ConsumeCommand {
 };
 
 void add_end_options(CLI::App& command, ConsumeArguments* a) {
-  add_count(command, "-n,--count",
-            [a](std::uint64_t n) {
-              a->count = n;
-              a->counted = true;
-            },
-            "end after so many messages; exit 5 if fewer come in time");
-  add_time(command, "--timeout", [a](nanoseconds time) { a->timeout = time; },
-           "end when nothing came for so long (default 1s, but the first message of a new queue is "
-           "waited for without limit)");
-  command.add_flag("--follow,-f", a->follow, "go on until SIGINT or SIGTERM")->excludes("--timeout");
+  add_count(
+      command, "-n,--count",
+      [a](std::uint64_t n) {
+        a->count = n;
+        a->counted = true;
+      },
+      "end after so many messages; exit 5 if fewer come in time");
+  add_time(
+      command, "--timeout", [a](nanoseconds time) { a->timeout = time; },
+      "end when nothing came for so long (default 1s, but the first message of a new queue is "
+      "waited for without limit)");
+  command.add_flag("--follow,-f", a->follow, "go on until SIGINT or SIGTERM")
+      ->excludes("--timeout");
 }
 
 void add_output_options(CLI::App& command, ConsumeArguments* a) {
@@ -285,9 +289,7 @@ void add_consume_command(CLI::App& app, Context& context) {
   add_end_options(*command, a);
   add_output_options(*command, a);
   command->callback([&context, arguments] {
-    context.command = [&context, arguments] {
-      return ConsumeCommand(context, *arguments).run();
-    };
+    context.command = [&context, arguments] { return ConsumeCommand(context, *arguments).run(); };
   });
 }
 

@@ -19,9 +19,8 @@
 namespace shmqctl {
 
 shmq::OpenOptions open_options(const Context& context, shmq::Access access) {
-  return {.access = access,
-          .name_space = context.name_space,
-          .trusted_owners = context.trusted_owners};
+  return {
+      .access = access, .name_space = context.name_space, .trusted_owners = context.trusted_owners};
 }
 
 shmq::Queue open_queue(const Context& context, const std::string& name, shmq::Access access) {

@@ -3,8 +3,8 @@
 // What every command of shmqctl gets: the global options, signals, and the queue it names.
 #pragma once
 
-#include <atomic>
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <functional>
 #include <shmq/shmq.hpp>
 #include <stop_token>
@@ -71,10 +71,10 @@ void add_consume_command(CLI::App& app, Context& context);
 void add_look_commands(CLI::App& app, Context& context);
 
 // Options whose values have units. A value that cannot be read is CLI11's error: exit 2.
-CLI::Option* add_size(CLI::App& command, const std::string& name, std::function<void(std::uint64_t)> use,
-                      const std::string& help);
-CLI::Option* add_count(CLI::App& command, const std::string& name, std::function<void(std::uint64_t)> use,
-                       const std::string& help);
+CLI::Option* add_size(CLI::App& command, const std::string& name,
+                      std::function<void(std::uint64_t)> use, const std::string& help);
+CLI::Option* add_count(CLI::App& command, const std::string& name,
+                       std::function<void(std::uint64_t)> use, const std::string& help);
 CLI::Option* add_time(CLI::App& command, const std::string& name,
                       std::function<void(std::chrono::nanoseconds)> use, const std::string& help);
 shmq::GroupMode read_mode_name(const std::string& option, const std::string& text);

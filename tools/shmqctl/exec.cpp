@@ -47,7 +47,8 @@ int memory_file(std::string_view payload, const std::string& what) {
   return fd;
 }
 
-std::vector<std::string> environment_of(const shmq::Delivery& delivery, const ExecOptions& options) {
+std::vector<std::string> environment_of(const shmq::Delivery& delivery,
+                                        const ExecOptions& options) {
   std::vector<std::string> entries;
   for (char** entry = environ; *entry != nullptr; ++entry) {
     // Attributes of another message (a consume inside --exec) must not show through.

@@ -17,46 +17,32 @@ int exit_code_of(const std::error_code& code) {
   }
   switch (static_cast<shmq::Errc>(code.value())) {
     case shmq::Errc::invalid_argument:
-    case shmq::Errc::invalid_name:
-      return exit_usage;
+    case shmq::Errc::invalid_name: return exit_usage;
     case shmq::Errc::no_such_queue:
     case shmq::Errc::no_such_group:
-    case shmq::Errc::removed:
-      return exit_no_such_thing;
+    case shmq::Errc::removed: return exit_no_such_thing;
     case shmq::Errc::no_permission:
-    case shmq::Errc::foreign_owner:
-      return exit_permission;
-    case shmq::Errc::timed_out:
-      return exit_timed_out;
-    default:
-      return exit_error;
+    case shmq::Errc::foreign_owner: return exit_permission;
+    case shmq::Errc::timed_out: return exit_timed_out;
+    default: return exit_error;
   }
 }
 
 std::string default_remedy(const std::error_code& code) {
   if (code.category() != shmq::error_category()) return {};
   switch (static_cast<shmq::Errc>(code.value())) {
-    case shmq::Errc::no_such_queue:
-      return "create it with shmqctl queue create";
-    case shmq::Errc::no_such_group:
-      return "create it with shmqctl group create";
-    case shmq::Errc::foreign_owner:
-      return "name the owner with --trust-owner if you trust it";
-    case shmq::Errc::full:
-      return "consume or purge, or give another --overflow at creation";
-    case shmq::Errc::timed_out:
-      return "give a longer --timeout";
-    case shmq::Errc::message_too_large:
-      return "see max_message_bytes in shmqctl queue info";
+    case shmq::Errc::no_such_queue: return "create it with shmqctl queue create";
+    case shmq::Errc::no_such_group: return "create it with shmqctl group create";
+    case shmq::Errc::foreign_owner: return "name the owner with --trust-owner if you trust it";
+    case shmq::Errc::full: return "consume or purge, or give another --overflow at creation";
+    case shmq::Errc::timed_out: return "give a longer --timeout";
+    case shmq::Errc::message_too_large: return "see max_message_bytes in shmqctl queue info";
     case shmq::Errc::in_flight_limit:
       return "settle messages first, or create the queue with a larger --window";
-    case shmq::Errc::exists_with_other_limits:
-      return "see shmqctl queue info";
+    case shmq::Errc::exists_with_other_limits: return "see shmqctl queue info";
     case shmq::Errc::too_many_participants:
-    case shmq::Errc::too_many_producers:
-      return "see shmqctl consumer ls";
-    default:
-      return {};
+    case shmq::Errc::too_many_producers: return "see shmqctl consumer ls";
+    default: return {};
   }
 }
 

@@ -12,26 +12,27 @@
 namespace shmqctl {
 
 Json group_json(const shmq::GroupInfo& group) {
-  return {{"name", group.name},
-          {"mode", text_of(group.mode)},
-          {"incarnation", group.incarnation},
-          {"lease_seconds", seconds(group.lease)},
-          {"born_seq", group.born.value},
-          {"floor_seq", group.floor.value},
-          {"ready", group.ready},
-          {"in_flight", group.in_flight},
-          {"delayed", group.delayed},
-          {"dead", group.dead},
-          {"acked_total", group.acked_total},
-          {"dropped_total", group.dropped_total},
-          {"redelivered_total",
-           {{"death", group.redelivered_death_total},
-            {"lease", group.redelivered_lease_total},
-            {"nack", group.redelivered_nack_total},
-            {"release", group.redelivered_release_total}}},
-          {"consumers", group.consumers},
-          {"active_entry", group.active_participant == 0 ? Json{} : Json(group.active_participant - 1)},
-          {"ownership_generation", group.ownership_generation}};
+  return {
+      {"name", group.name},
+      {"mode", text_of(group.mode)},
+      {"incarnation", group.incarnation},
+      {"lease_seconds", seconds(group.lease)},
+      {"born_seq", group.born.value},
+      {"floor_seq", group.floor.value},
+      {"ready", group.ready},
+      {"in_flight", group.in_flight},
+      {"delayed", group.delayed},
+      {"dead", group.dead},
+      {"acked_total", group.acked_total},
+      {"dropped_total", group.dropped_total},
+      {"redelivered_total",
+       {{"death", group.redelivered_death_total},
+        {"lease", group.redelivered_lease_total},
+        {"nack", group.redelivered_nack_total},
+        {"release", group.redelivered_release_total}}},
+      {"consumers", group.consumers},
+      {"active_entry", group.active_participant == 0 ? Json{} : Json(group.active_participant - 1)},
+      {"ownership_generation", group.ownership_generation}};
 }
 
 void print_groups(const Context& context, const std::vector<shmq::GroupInfo>& groups) {
@@ -39,15 +40,16 @@ void print_groups(const Context& context, const std::vector<shmq::GroupInfo>& gr
                "DROPPED", "REDELIVERED", "CONSUMERS", "ACTIVE"},
               {3, 4, 5, 6, 7, 8, 9, 10});
   for (const shmq::GroupInfo& group : groups) {
-    const std::uint64_t redelivered =
-        group.redelivered_death_total + group.redelivered_lease_total +
-        group.redelivered_nack_total + group.redelivered_release_total;
-    table.add({group.name, std::string{text_of(group.mode)}, human_time(group.lease),
-               std::to_string(group.ready), std::to_string(group.in_flight),
-               std::to_string(group.delayed), std::to_string(group.dead),
-               std::to_string(group.acked_total), std::to_string(group.dropped_total),
-               std::to_string(redelivered), std::to_string(group.consumers),
-               group.active_participant == 0 ? "-" : "#" + std::to_string(group.active_participant - 1)});
+    const std::uint64_t redelivered = group.redelivered_death_total +
+                                      group.redelivered_lease_total + group.redelivered_nack_total +
+                                      group.redelivered_release_total;
+    table.add(
+        {group.name, std::string{text_of(group.mode)}, human_time(group.lease),
+         std::to_string(group.ready), std::to_string(group.in_flight),
+         std::to_string(group.delayed), std::to_string(group.dead),
+         std::to_string(group.acked_total), std::to_string(group.dropped_total),
+         std::to_string(redelivered), std::to_string(group.consumers),
+         group.active_participant == 0 ? "-" : "#" + std::to_string(group.active_participant - 1)});
   }
   table.print(context);
 }
@@ -120,7 +122,9 @@ int info(const Context& context, const GroupArguments& arguments) {
   number("redelivered: nack", group.redelivered_nack_total);
   number("redelivered: release", group.redelivered_release_total);
   number("consumers", group.consumers);
-  table.add({"active", group.active_participant == 0 ? "-" : "#" + std::to_string(group.active_participant - 1)});
+  table.add({"active", group.active_participant == 0
+                           ? "-"
+                           : "#" + std::to_string(group.active_participant - 1)});
   number("ownership generation", group.ownership_generation);
   table.print(context);
   return exit_ok;
@@ -128,9 +132,9 @@ int info(const Context& context, const GroupArguments& arguments) {
 
 int remove(const Context& context, const GroupArguments& arguments) {
   const std::string& name = arguments.options.name;
-  shmq::Queue queue =
-      open_queue(context, arguments.queue,
-                 arguments.destructive.dry_run ? shmq::Access::observer : shmq::Access::participant);
+  shmq::Queue queue = open_queue(
+      context, arguments.queue,
+      arguments.destructive.dry_run ? shmq::Access::observer : shmq::Access::participant);
   const shmq::GroupInfo group = find_group(queue, arguments.queue, name);
   const std::string deed = "remove group '" + name + "' of queue '" + arguments.queue + "'";
   const std::uint64_t unsettled = group.ready + group.in_flight + group.delayed;
@@ -164,15 +168,16 @@ void add_create(CLI::App& parent, Context& context) {
           [&options](const std::string& text) {
             const auto start = parse_start(text);
             if (!start) {
-              throw CLI::ValidationError("--from", "'" + text + "' is not earliest, latest or a seq");
+              throw CLI::ValidationError("--from",
+                                         "'" + text + "' is not earliest, latest or a seq");
             }
             options.from = *start;
           },
           "where it begins (default earliest)")
       ->type_name("earliest|latest|SEQ");
-  add_time(*command, "--lease",
-           [&options](std::chrono::nanoseconds time) { options.lease = time; },
-           "how long the active consumer may be silent; 0: only death ends it (default 30s)");
+  add_time(
+      *command, "--lease", [&options](std::chrono::nanoseconds time) { options.lease = time; },
+      "how long the active consumer may be silent; 0: only death ends it (default 30s)");
   command->callback([&context, arguments] {
     context.command = [&context, arguments] { return create(context, *arguments); };
   });

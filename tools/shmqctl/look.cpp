@@ -63,12 +63,15 @@ void add_peek(CLI::App& app, Context& context) {
   auto arguments = std::make_shared<PeekArguments>();
   PeekArguments* a = arguments.get();
   command->add_option("queue", a->queue, "name of the queue")->required();
-  add_count(*command, "--from", [a](std::uint64_t seq) { a->from = seq; },
-            "seq to begin with (default: the oldest held)");
-  add_count(*command, "-n,--count", [a](std::uint64_t n) { a->count = n; },
-            "how many messages (default 10)");
+  add_count(
+      *command, "--from", [a](std::uint64_t seq) { a->from = seq; },
+      "seq to begin with (default: the oldest held)");
+  add_count(
+      *command, "-n,--count", [a](std::uint64_t n) { a->count = n; },
+      "how many messages (default 10)");
   auto* nul = command->add_flag("--null,-0", a->nul, "NUL instead of newline after each message");
-  auto* frame = command->add_flag("--frame", a->frame, "4-byte little-endian length before each message");
+  auto* frame =
+      command->add_flag("--frame", a->frame, "4-byte little-endian length before each message");
   nul->excludes(frame);
   command->add_option("--format", a->format, "raw (default) or json, one object a line")
       ->type_name("raw|json")
@@ -124,12 +127,9 @@ int stat(const Context& context, const std::string& name) {
 
 std::string_view text_of_role(shmq::Role role) {
   switch (role) {
-    case shmq::Role::producer:
-      return "producer";
-    case shmq::Role::consumer:
-      return "consumer";
-    case shmq::Role::administrator:
-      return "administrator";
+    case shmq::Role::producer: return "producer";
+    case shmq::Role::consumer: return "consumer";
+    case shmq::Role::administrator: return "administrator";
   }
   return "unknown";
 }
@@ -193,7 +193,8 @@ void add_look_commands(CLI::App& app, Context& context) {
   add_peek(app, context);
   auto name = std::make_shared<std::string>();
 
-  CLI::App* counters = app.add_subcommand("stat", "show a queue's counters and those of its groups");
+  CLI::App* counters =
+      app.add_subcommand("stat", "show a queue's counters and those of its groups");
   counters->add_option("queue", *name, "name of the queue")->required();
   counters->callback(
       [&context, name] { context.command = [&context, name] { return stat(context, *name); }; });

@@ -75,8 +75,9 @@ int run(int argc, char** argv) {
   add_consume_command(app, context);
   add_look_commands(app, context);
   fall_through(app);
-  app.footer("Sizes as 64MiB, times as 30s or 5ms. Exit: 0 ok, 1 error, 2 usage, 3 no such thing, "
-             "4 permission, 5 timed out.\nSee shmqctl(1).");
+  app.footer(
+      "Sizes as 64MiB, times as 30s or 5ms. Exit: 0 ok, 1 error, 2 usage, 3 no such thing, "
+      "4 permission, 5 timed out.\nSee shmqctl(1).");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

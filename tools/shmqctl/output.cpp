@@ -83,7 +83,8 @@ void write_all(int fd, std::string_view bytes, const StopSignals* stop, const st
       continue;
     }
     if (errno == EAGAIN) {  // somebody made our stdout non-blocking; then wait here
-      std::array<pollfd, 2> items{{{fd, POLLOUT, 0}, {stop != nullptr ? stop->fd() : -1, POLLIN, 0}}};
+      std::array<pollfd, 2> items{
+          {{fd, POLLOUT, 0}, {stop != nullptr ? stop->fd() : -1, POLLIN, 0}}};
       ::poll(items.data(), items.size(), -1);
       if (stop != nullptr && stop->signal() != 0) throw Failure{stop->exit_code(), what, "", ""};
       continue;

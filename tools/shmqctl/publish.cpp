@@ -60,9 +60,9 @@ class Publisher {
       : context_(context),
         arguments_(arguments),
         queue_(open_queue(context, arguments.queue, shmq::Access::participant)),
-        producer_(take(queue_.producer({.name = "shmqctl publish",
-                                        .publish_time = arguments.publish_time}),
-                       "publish to queue '" + arguments.queue + "'")),
+        producer_(take(
+            queue_.producer({.name = "shmqctl publish", .publish_time = arguments.publish_time}),
+            "publish to queue '" + arguments.queue + "'")),
         max_message_bytes_(queue_.info().max_message_bytes) {
     for (const auto& [key, value] : arguments.attributes) attributes_.push_back({key, value});
     options_.timeout = arguments.timeout;
@@ -263,8 +263,9 @@ void add_publish_command(CLI::App& app, Context& context) {
   auto arguments = std::make_shared<PublishArguments>();
   PublishArguments* a = arguments.get();
   add_input_options(*command, a);
-  add_time(*command, "--timeout", [a](std::chrono::nanoseconds time) { a->timeout = time; },
-           "how long to wait for room, each time (default: for ever)");
+  add_time(
+      *command, "--timeout", [a](std::chrono::nanoseconds time) { a->timeout = time; },
+      "how long to wait for room, each time (default: for ever)");
   command->add_flag("--print-seq", a->print_seq, "print the seq of each message");
   command
       ->add_option_function<std::vector<std::string>>(

@@ -157,9 +157,10 @@ void add_create(CLI::App& parent, Context& context) {
           "a group to begin with; repeatable (default: one named \"default\")")
       ->type_name("NAME[:exclusive]")
       ->allow_extra_args(false);
-  add_time(*command, "--lease",
-           [a = arguments.get()](std::chrono::nanoseconds time) { a->lease = time; },
-           "lease of these groups; 0: only death ends it (default 30s)");
+  add_time(
+      *command, "--lease",
+      [a = arguments.get()](std::chrono::nanoseconds time) { a->lease = time; },
+      "lease of these groups; 0: only death ends it (default 30s)");
   command
       ->add_option_function<std::string>(
           "--mode",
@@ -291,7 +292,8 @@ int remove(const Context& context, const std::string& name, const Destructive& d
 int purge(const Context& context, const std::string& name, const Destructive& destructive) {
   shmq::Queue queue = open_queue(
       context, name, destructive.dry_run ? shmq::Access::observer : shmq::Access::participant);
-  if (!destructive.confirmed(context, "purge queue '" + name + "' of " + held(queue))) return exit_ok;
+  if (!destructive.confirmed(context, "purge queue '" + name + "' of " + held(queue)))
+    return exit_ok;
   const std::uint64_t lost = take(queue.purge(), "purge queue '" + name + "'");
   if (context.json) {
     print_json({{"queue", name}, {"purged_messages", lost}});
@@ -331,9 +333,7 @@ void add_queue_commands(CLI::App& app, Context& context) {
   empty->add_option("queue", *name, "name of the queue")->required();
   destructive->add_to(*empty);
   empty->callback([&context, name, destructive] {
-    context.command = [&context, name, destructive] {
-      return purge(context, *name, *destructive);
-    };
+    context.command = [&context, name, destructive] { return purge(context, *name, *destructive); };
   });
 }
 

@@ -39,8 +39,8 @@ Splitter::Next Splitter::next(std::span<const std::byte>& payload) {
 Splitter::Next Splitter::next_line(std::span<const std::byte>& payload) {
   const char separator = framing_ == Framing::nul ? '\0' : '\n';
   const std::size_t from = std::max(begin_, seen_);
-  const auto* found = static_cast<const char*>(
-      std::memchr(buffer_.data() + from, separator, filled_ - from));
+  const auto* found =
+      static_cast<const char*>(std::memchr(buffer_.data() + from, separator, filled_ - from));
   const std::size_t end =
       found != nullptr ? static_cast<std::size_t>(found - buffer_.data()) : filled_;
   if (end - begin_ > max_message_bytes_) return Next::too_large;

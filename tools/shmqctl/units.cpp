@@ -53,8 +53,7 @@ template <std::size_t n>
 std::optional<double> parse_with_unit(std::string_view text, const std::array<Unit, n>& units) {
   double number = 0;
   const char* const end = text.data() + text.size();
-  const auto [rest, error] =
-      std::from_chars(text.data(), end, number, std::chars_format::fixed);
+  const auto [rest, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
   if (error != std::errc{} || !(number >= 0)) return std::nullopt;
   std::string_view unit{rest, static_cast<std::size_t>(end - rest)};
   if (!unit.empty() && unit.front() == ' ') unit.remove_prefix(1);
@@ -176,22 +175,17 @@ double seconds(std::chrono::nanoseconds time) {
 
 std::string_view text_of(shmq::Overflow overflow) {
   switch (overflow) {
-    case shmq::Overflow::block:
-      return "block";
-    case shmq::Overflow::fail:
-      return "fail";
-    case shmq::Overflow::drop_oldest:
-      return "drop_oldest";
+    case shmq::Overflow::block: return "block";
+    case shmq::Overflow::fail: return "fail";
+    case shmq::Overflow::drop_oldest: return "drop_oldest";
   }
   return "unknown";
 }
 
 std::string_view text_of(shmq::GroupMode mode) {
   switch (mode) {
-    case shmq::GroupMode::exclusive:
-      return "exclusive";
-    case shmq::GroupMode::shared:
-      return "shared";
+    case shmq::GroupMode::exclusive: return "exclusive";
+    case shmq::GroupMode::shared: return "shared";
   }
   return "unknown";
 }
