@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shmq-bench: throughput and round trip of one producer and one consumer process, libshmq beside
+// peers. Exit codes: 0 done, 1 a wrong message, a failed run or a failed --check, 77 the --check
+// could not decide because too few runs were near.
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "runner.hpp"
+
+namespace shmq_bench {
+namespace {
+
+constexpr int exit_undecided = 77;
+constexpr std::size_t near_needed = 5;
+
+struct Options {
+  std::vector<std::size_t> sizes{8, 64, 256, 1024, 4096, 16384, 65536};
+  std::vector<std::string> contenders{};
+  std::string mode = "all";
+  std::string output = "table";
+  std::uint64_t rounds = 0;
+  double seconds = 60;
+  std::uint64_t smoke = 0;
+  bool check = false;
+};
+
+const char* name_of(Mode mode) { return mode == Mode::throughput ? "throughput" : "round_trip"; }
+const char* unit_of(Mode mode) { return mode == Mode::throughput ? "M/s" : "ns"; }
+
+std::vector<Series> choose(const Contenders& contenders, const Options& options) {
+  std::vector<Series> chosen;
+  for (const std::string& wanted : options.contenders) {
+    if (std::none_of(contenders.begin(), contenders.end(),
+                     [&](const auto& contender) { return contender->name() == wanted; })) {
+      std::fprintf(stderr, "shmq-bench: no contender '%s'\n", wanted.c_str());
+      std::exit(2);
+    }
+  }
+  for (const Mode mode : {Mode::throughput, Mode::round_trip}) {
+    if (options.mode == "throughput" && mode != Mode::throughput) continue;
+    if (options.mode == "roundtrip" && mode != Mode::round_trip) continue;
+    for (const std::size_t bytes : options.sizes) {
+      for (const auto& contender : contenders) {
+        const bool wanted = options.contenders.empty() ||
+                            std::find(options.contenders.begin(), options.contenders.end(),
+                                      contender->name()) != options.contenders.end();
+        if (wanted && contender->supports(mode, bytes)) {
+          chosen.push_back({.contender = contender.get(), .mode = mode, .bytes = bytes});
+        }
+      }
+    }
+  }
+  return chosen;
+}
+
+Series* find(std::vector<Series>& all, const std::string& name, Mode mode, std::size_t bytes) {
+  for (Series& series : all) {
+    if (series.contender->name() == name && series.mode == mode && series.bytes == bytes) {
+      return &series;
+    }
+  }
+  return nullptr;
+}
+
+nlohmann::json report(std::vector<Series>& all) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (Series& series : all) {
+    for (const Distance distance : {Distance::near, Distance::far}) {
+      const Summary summary = summarise(series, distance);
+      if (summary.n == 0) continue;
+      nlohmann::json row{{"contender", series.contender->name()},
+                         {"mode", name_of(series.mode)},
+                         {"payload_bytes", series.bytes},
+                         {"class", distance == Distance::near ? "near" : "far"},
+                         {"unit", unit_of(series.mode)},
+                         {"median", summary.median},
+                         {"min", summary.min},
+                         {"max", summary.max},
+                         {"n", summary.n}};
+      const char* own = series.mode == Mode::throughput ? "shmq" : "shmq-single";
+      if (Series* shmq = find(all, own, series.mode, series.bytes);
+          shmq != nullptr && shmq != &series) {
+        const Summary ratio = paired_ratio(*shmq, series, distance);
+        if (ratio.n != 0) {
+          row["shmq_ratio"] = {{"median", ratio.median}, {"n", ratio.n}};
+        }
+      }
+      rows.push_back(std::move(row));
+    }
+  }
+  return {{"schema_version", 1}, {"results", rows}};
+}
+
+void print_table(const nlohmann::json& document) {
+  std::printf("%-15s %-10s %7s %-5s %10s %10s %10s %5s %-4s %s\n", "contender", "mode", "bytes",
+              "class", "median", "min", "max", "n", "unit", "shmq/this (n)");
+  for (const auto& row : document["results"]) {
+    std::printf("%-15s %-10s %7zu %-5s %10.2f %10.2f %10.2f %5zu %-4s",
+                row["contender"].get<std::string>().c_str(), row["mode"].get<std::string>().c_str(),
+                row["payload_bytes"].get<std::size_t>(), row["class"].get<std::string>().c_str(),
+                row["median"].get<double>(), row["min"].get<double>(), row["max"].get<double>(),
+                row["n"].get<std::size_t>(), row["unit"].get<std::string>().c_str());
+    if (row.contains("shmq_ratio")) {
+      std::printf(" %.2f (%zu)", row["shmq_ratio"]["median"].get<double>(),
+                  row["shmq_ratio"]["n"].get<std::size_t>());
+    }
+    std::printf("\n");
+  }
+}
+
+struct Criterion {
+  const char* text;
+  Summary (*measure)(std::vector<Series>&);
+  double bound;
+  bool at_least;
+};
+
+Series& need(std::vector<Series>& all, const char* name, Mode mode, std::size_t bytes) {
+  Series* series = find(all, name, mode, bytes);
+  if (series == nullptr) fail(std::string{"no series "} + name);
+  return *series;
+}
+
+Summary ratio_at_64(std::vector<Series>& all, const char* peer) {
+  return paired_ratio(need(all, "shmq", Mode::throughput, 64),
+                      need(all, peer, Mode::throughput, 64), Distance::near);
+}
+
+const Criterion criteria[] = {
+    {"64 B copy / plain ring",
+     [](std::vector<Series>& all) { return ratio_at_64(all, "plain-ring"); }, 3.0, true},
+    {"64 B copy / Vyukov ring with back-off",
+     [](std::vector<Series>& all) { return ratio_at_64(all, "vyukov-backoff"); }, 0.75, true},
+    {"64 B round trip / bare ping-pong",
+     [](std::vector<Series>& all) {
+       return paired_ratio(need(all, "shmq-single", Mode::round_trip, 64),
+                           need(all, "ping-pong", Mode::round_trip, 64), Distance::near);
+     },
+     2.4, false},
+    {"64 KiB loan, million/s",
+     [](std::vector<Series>& all) {
+       return summarise(need(all, "shmq-loan", Mode::throughput, 65536), Distance::near);
+     },
+     5.0, true},
+};
+
+int run_check(Runner& runner, const Contenders& contenders) {
+  std::vector<Series> all;
+  const auto add = [&](const char* name, Mode mode, std::size_t bytes) {
+    for (const auto& contender : contenders) {
+      if (contender->name() == name) {
+        all.push_back({.contender = contender.get(), .mode = mode, .bytes = bytes});
+      }
+    }
+  };
+  // Partners stand side by side, so that they meet the same state of the machine.
+  add("plain-ring", Mode::throughput, 64);
+  add("shmq", Mode::throughput, 64);
+  add("vyukov-backoff", Mode::throughput, 64);
+  add("shmq-loan", Mode::throughput, 65536);
+  add("shmq-single", Mode::round_trip, 64);
+  add("ping-pong", Mode::round_trip, 64);
+  const auto fewest = [&] {
+    std::size_t n = SIZE_MAX;
+    for (const Criterion& criterion : criteria) n = std::min(n, criterion.measure(all).n);
+    return n;
+  };
+  const std::uint64_t start = now_ns();
+  const auto elapsed_s = [&] { return static_cast<double>(now_ns() - start) / 1e9; };
+  for (std::uint64_t round = 0;
+       elapsed_s() < 15 || (elapsed_s() < 75 && fewest() < 4 * near_needed); ++round) {
+    runner.run_round(all, round);
+  }
+  bool passed = true;
+  bool decided = true;
+  for (const Criterion& criterion : criteria) {
+    const Summary got = criterion.measure(all);
+    const bool enough = got.n >= near_needed;
+    const bool good =
+        criterion.at_least ? got.median >= criterion.bound : got.median <= criterion.bound;
+    decided = decided && enough;
+    passed = passed && (good || !enough);
+    std::printf("%-9s %-40s %7.2f (%.2f to %.2f, n = %zu), must be at %s %.2f\n",
+                !enough ? "UNDECIDED"
+                : good  ? "pass"
+                        : "FAIL",
+                criterion.text, got.median, got.min, got.max, got.n,
+                criterion.at_least ? "least" : "most", criterion.bound);
+  }
+  if (!passed) return 1;
+  if (decided) return 0;
+  std::printf("not enough near runs: fewer than %zu in %.0f s; run it again later\n", near_needed,
+              elapsed_s());
+  return exit_undecided;
+}
+
+// Every contender carries and checks `count` messages; nothing is timed.
+int run_smoke(Runner& runner, std::vector<Series>& all, std::uint64_t count) {
+  std::uint64_t messages = 0;
+  for (Series& series : all) {
+    // Round trips are fewer: without a CPU of its own each side spins until it is preempted. Twice,
+    // so that a run also begins where another one ended.
+    const std::uint64_t now =
+        series.mode == Mode::throughput ? count : std::max<std::uint64_t>(count / 10, 4);
+    runner.run_plain(series, now);
+    runner.run_plain(series, now);
+    messages += 2 * now;
+  }
+  std::printf("%zu contenders, sizes and modes; %llu messages carried and checked\n", all.size(),
+              static_cast<unsigned long long>(messages));
+  return messages == 0 ? 1 : 0;
+}
+
+int run(const Options& options) {
+  std::vector<std::size_t> sizes = options.check ? std::vector<std::size_t>{64} : options.sizes;
+  Contenders contenders;
+  add_shmq(contenders, "bench-" + std::to_string(getpid()));
+  add_ring_peers(contenders, sizes);
+  if (!options.check) add_system_peers(contenders, sizes);
+  add_limits(contenders);
+  std::vector<Series> all = choose(contenders, options);
+  if (all.empty()) {
+    std::fprintf(stderr, "shmq-bench: nothing to run\n");
+    return 2;
+  }
+  Runner runner{contenders, options.smoke == 0};
+  if (options.smoke != 0) return run_smoke(runner, all, options.smoke);
+  if (options.check) return run_check(runner, contenders);
+  const std::uint64_t start = now_ns();
+  for (std::uint64_t round = 0;; ++round) {
+    const double elapsed_s = static_cast<double>(now_ns() - start) / 1e9;
+    if (options.rounds != 0 ? round == options.rounds : elapsed_s >= options.seconds) break;
+    runner.run_round(all, round);
+  }
+  const nlohmann::json document = report(all);
+  if (options.output == "json") {
+    std::printf("%s\n", document.dump(2).c_str());
+  } else {
+    print_table(document);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace shmq_bench
+
+int main(int argc, char** argv) {
+  CLI::App app{"Measures libshmq and its peers between two processes."};
+  shmq_bench::Options options;
+  app.add_option("--sizes", options.sizes, "payload bytes, 8 to 65536, comma-separated")
+      ->delimiter(',')
+      ->check(CLI::Range(8, 65536));
+  app.add_option("--contenders", options.contenders, "names, comma-separated; default all")
+      ->delimiter(',');
+  app.add_option("--mode", options.mode, "what to measure")
+      ->check(CLI::IsMember({"throughput", "roundtrip", "all"}));
+  app.add_option("-o,--output", options.output, "form of the result")
+      ->check(CLI::IsMember({"table", "json"}));
+  app.add_option("--rounds", options.rounds, "rounds, the first ones for warming up");
+  app.add_option("--seconds", options.seconds, "how long, if --rounds is not given");
+  app.add_option("--smoke", options.smoke, "carry this many messages each way, measure nothing");
+  app.add_flag("--check", options.check, "the ratio check: exit 1 on a failure, 77 if undecided");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : 2;
+  }
+  return shmq_bench::run(options);
+}

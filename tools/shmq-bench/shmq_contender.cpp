@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// libshmq itself: an exclusive group, four ways of use. All share two queues, one to the
+// parent and one to the child, each with one consumer. Handles are opened lazily, each by the
+// process that uses it: a handle does not survive a fork.
+#include <unistd.h>
+
+#include <optional>
+#include <shmq/shmq.hpp>
+
+#include "contender.hpp"
+
+namespace shmq_bench {
+namespace {
+
+constexpr std::size_t receive_max = 256;
+constexpr std::size_t publish_max = 64;
+constexpr std::chrono::seconds give_up{20};
+
+enum class Way { copy, batch, single, loan };
+
+std::string paths[4];
+
+template <typename T>
+T& sure(shmq::Result<T>&& result, std::optional<T>& place) {
+  if (!result) fail(result.error().message());
+  place.emplace(std::move(*result));
+  return *place;
+}
+
+/// The two queues and this process's handles.
+class Queues {
+ public:
+  explicit Queues(std::string name_space) : name_space_(std::move(name_space)) {
+    for (const char* name : {"bench-to-parent", "bench-to-child"}) {
+      shmq::QueueOptions options;
+      options.name_space = name_space_;
+      auto queue = shmq::Queue::create(name, options);
+      if (!queue) fail(queue.error().message());
+    }
+  }
+  Queues(const Queues&) = delete;
+  Queues& operator=(const Queues&) = delete;
+  ~Queues() {
+    producer_[0].reset(), producer_[1].reset(), consumer_[0].reset(), consumer_[1].reset();
+    remove_shmq_queues();
+  }
+  shmq::Producer& producer(int way) {
+    if (producer_[way]) return *producer_[way];
+    return sure(open(way).producer(), producer_[way]);
+  }
+  shmq::Consumer& consumer(int way) {
+    if (consumer_[way]) return *consumer_[way];
+    return sure(open(way).consumer("default"), consumer_[way]);
+  }
+
+ private:
+  shmq::Queue open(int way) {
+    shmq::OpenOptions options;
+    options.name_space = name_space_;
+    auto queue = shmq::Queue::open(way == 0 ? "bench-to-parent" : "bench-to-child", options);
+    if (!queue) fail(queue.error().message());
+    return std::move(*queue);
+  }
+  std::string name_space_;
+  std::optional<shmq::Producer> producer_[2];
+  std::optional<shmq::Consumer> consumer_[2];
+};
+
+class ShmqContender final : public Contender {
+ public:
+  ShmqContender(std::string name, Way way, std::shared_ptr<Queues> queues)
+      : Contender(std::move(name)),
+        way_(way),
+        queues_(std::move(queues)),
+        buffer_(std::make_unique<Buffer>()) {}
+
+  [[nodiscard]] bool supports(Mode mode, std::size_t) const override {
+    return mode == Mode::throughput || way_ == Way::single;
+  }
+  void send_all(std::uint64_t count, std::size_t bytes) override {
+    shmq::Producer& producer = queues_->producer(0);
+    if (way_ == Way::loan) return send_loans(producer, count, bytes);
+    if (way_ == Way::batch) return send_batches(producer, count, bytes);
+    std::byte* payload = buffer_->bytes.data();
+    for (std::uint64_t i = 0; i < count; ++i) {
+      stamp(payload, bytes, i);
+      if (const auto result = producer.publish({payload, bytes}); !result) {
+        fail("publish: " + result.error().message());
+      }
+    }
+  }
+  void receive_all(std::uint64_t count, std::size_t bytes) override {
+    shmq::Consumer& consumer = queues_->consumer(0);
+    if (way_ == Way::single) {
+      for (std::uint64_t i = 0; i < count; ++i) receive_one(consumer, bytes, i);
+      return;
+    }
+    std::byte* payload = buffer_->bytes.data();
+    for (std::uint64_t i = 0; i < count;) {
+      const auto got = consumer.receive_batch(deliveries_, give_up);
+      if (!got) fail("receive_batch: " + got.error().message());
+      if (*got == 0) fail("receive_batch: nothing came in 20 s");
+      for (std::size_t k = 0; k < *got; ++k, ++i) {
+        const auto view = deliveries_[k].payload();
+        if (view.size() != bytes) fail("wrong length");
+        if (way_ == Way::loan) {
+          check(view.data(), bytes, i);
+        } else {
+          copy_payload(payload, view.data(), bytes);
+          check(payload, bytes, i);
+        }
+      }
+      if (i > count) fail("more messages came than were sent");
+      if (consumer.ack_through(deliveries_[*got - 1].seq()) != shmq::Settlement::settled) {
+        fail("ack_through: lease lost");
+      }
+    }
+    for (shmq::Delivery& delivery : deliveries_) delivery = shmq::Delivery{};
+  }
+  void ping(std::uint64_t count, std::size_t bytes) override {
+    shmq::Producer& there = queues_->producer(1);
+    shmq::Consumer& back = queues_->consumer(0);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      stamp(buffer_->bytes.data(), bytes, i);
+      publish_buffer(there, bytes);
+      receive_one(back, bytes, i);
+    }
+  }
+  void pong(std::uint64_t count, std::size_t bytes) override {
+    shmq::Consumer& there = queues_->consumer(1);
+    shmq::Producer& back = queues_->producer(0);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      receive_one(there, bytes, i);
+      publish_buffer(back, bytes);
+    }
+  }
+
+ private:
+  void publish_buffer(shmq::Producer& producer, std::size_t bytes) {
+    if (const auto result = producer.publish({buffer_->bytes.data(), bytes}); !result) {
+      fail("publish: " + result.error().message());
+    }
+  }
+  void receive_one(shmq::Consumer& consumer, std::size_t bytes, std::uint64_t index) {
+    auto delivery = consumer.receive(give_up);
+    if (!delivery) fail("receive: " + delivery.error().message());
+    if (delivery->empty()) fail("receive: nothing came in 20 s");
+    if (delivery->payload().size() != bytes) fail("wrong length");
+    copy_payload(buffer_->bytes.data(), delivery->payload().data(), bytes);
+    check(buffer_->bytes.data(), bytes, index);
+    if (delivery->ack() != shmq::Settlement::settled) fail("ack: lease lost");
+  }
+  void send_loans(shmq::Producer& producer, std::uint64_t count, std::size_t bytes) {
+    for (std::uint64_t i = 0; i < count; ++i) {
+      auto loan = producer.loan(bytes);
+      if (!loan) fail("loan: " + loan.error().message());
+      stamp(loan->bytes().data(), bytes, i);
+      if (const auto result = loan->commit(); !result) fail("commit: " + result.error().message());
+    }
+  }
+  void send_batches(shmq::Producer& producer, std::uint64_t count, std::size_t bytes) {
+    // As many payloads as fit in the buffer, so that they lie apart from each other.
+    const std::size_t fit = std::min(publish_max, payload_max_bytes / bytes);
+    std::array<std::span<const std::byte>, publish_max> payloads;
+    for (std::uint64_t i = 0; i < count;) {
+      const std::size_t now = static_cast<std::size_t>(std::min<std::uint64_t>(fit, count - i));
+      for (std::size_t k = 0; k < now; ++k) {
+        std::byte* place = buffer_->bytes.data() + k * bytes;
+        stamp(place, bytes, i + k);
+        payloads[k] = {place, bytes};
+      }
+      const auto result = producer.publish_batch({payloads.data(), now});
+      if (result.published != now) fail("publish_batch: " + shmq::Error{result.code}.message());
+      i += now;
+    }
+  }
+
+  Way way_;
+  std::shared_ptr<Queues> queues_;
+  std::unique_ptr<Buffer> buffer_;
+  std::array<shmq::Delivery, receive_max> deliveries_;
+};
+
+}  // namespace
+
+void add_shmq(Contenders& contenders, const std::string& name_space) {
+  int next = 0;
+  for (const char* name : {"bench-to-parent", "bench-to-child"}) {
+    paths[next] = "/dev/shm/shmq." + name_space + "." + name;
+    paths[next + 1] = paths[next] + ".lock";
+    next += 2;
+  }
+  auto queues = std::make_shared<Queues>(name_space);
+  contenders.push_back(std::make_unique<ShmqContender>("shmq", Way::copy, queues));
+  contenders.push_back(std::make_unique<ShmqContender>("shmq-batch", Way::batch, queues));
+  contenders.push_back(std::make_unique<ShmqContender>("shmq-single", Way::single, queues));
+  contenders.push_back(std::make_unique<ShmqContender>("shmq-loan", Way::loan, queues));
+}
+
+void remove_shmq_queues() noexcept {
+  for (const std::string& path : paths) {
+    if (!path.empty()) unlink(path.c_str());
+  }
+}
+
+}  // namespace shmq_bench
