@@ -16,6 +16,7 @@ using namespace std::chrono_literals;
 // A successor must go on within 200 ms of a death: half of it for the look, half for the machine.
 constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
+constexpr std::uint32_t quick_looks = 64;
 constexpr std::uint32_t pin_bits = 8;  // of Delivery::pin_; the rest: bytes from record to payload
 
 std::chrono::nanoseconds back_off_of(std::uint32_t failures) noexcept {
@@ -38,18 +39,35 @@ ConsumerCore::~ConsumerCore() { close(); }
 
 // --- Receiving ---------------------------------------------------------------------------------
 
-void ConsumerCore::fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept {
+[[gnu::always_inline]] inline void ConsumerCore::fill(Delivery& delivery,
+                                                      const queue::HandOut& hand_out) noexcept {
   delivery.core_ = this;
-  delivery.payload_ = arena_ + hand_out.record.payload_offset;
+  delivery.payload_ = arena_ + hand_out.payload_offset;
   delivery.seq_ = {hand_out.seq};
-  delivery.payload_bytes_ = hand_out.record.payload_bytes;
+  delivery.payload_bytes_ = hand_out.payload_bytes;
   delivery.token_ = exclusive_.token();
-  delivery.hand_outs_ = static_cast<std::uint16_t>(hand_out.hand_outs);
-  delivery.failures_ = static_cast<std::uint8_t>(hand_out.failures);
+  delivery.hand_outs_ = hand_out.hand_outs;
+  delivery.failures_ = hand_out.failures;
   delivery.settled_ = false;
-  const auto head_bytes =
-      static_cast<std::uint32_t>(hand_out.record.payload_offset - hand_out.record.offset);
-  delivery.pin_ = hand_out.pin | (head_bytes << pin_bits);
+  delivery.pin_ = hand_out.pin | (hand_out.head_bytes << pin_bits);
+}
+
+// Lets go of what the caller's array held before. Most of it is settled.
+void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
+  const std::uint32_t token = exclusive_.token();
+  for (Delivery& delivery : deliveries) {
+    if (delivery.core_ == nullptr) continue;
+    if (SHMQ_LIKELY(delivery.core_ == this && usable() &&
+                    (delivery.settled_ || delivery.token_ != token ||
+                     exclusive_.is_below_floor(delivery.seq_.value)))) {
+      exclusive_.pins().drop_delivery(delivery.pin_ & ((1U << pin_bits) - 1));
+    } else {
+      delivery.core_->drop(delivery);
+    }
+    delivery.core_ = nullptr;
+    delivery.payload_ = nullptr;
+    delivery.payload_bytes_ = 0;
+  }
 }
 
 Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept {
@@ -84,6 +102,7 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     return Errc::removed;
   }
   if (blocking.slept()) {
+    exclusive_.keep_lease();
     exclusive_.pins().clear_idle();
     queue::reclaim_in_passing(*segment_);
   }
@@ -92,6 +111,10 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     if (messages_ != messages_at_last_wait_) {
       backoff_.made_progress(messages_ - messages_at_last_wait_);
       messages_at_last_wait_ = messages_;
+    }
+    // A short look at the one word that will change, before anything that costs more.
+    for (std::uint32_t look = 0; look < quick_looks; ++look) {
+      if (exclusive_.next_is_there()) return Errc::ok;
     }
     step = blocking.step(control.message_event, &backoff_, sync::sleep_limit);
   } else {
@@ -114,7 +137,7 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
 
 std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::nanoseconds timeout,
                                   const std::stop_token& stop, Errc& code) noexcept {
-  for (Delivery& delivery : deliveries) delivery = Delivery{};
+  clear(deliveries);
   const sync::CallScope scope{gate_};
   code = Errc::ok;
   if (SHMQ_UNLIKELY(!scope)) {
@@ -129,6 +152,7 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
     code = Errc::invalid_argument;
     return 0;
   }
+  exclusive_.keep_lease();
   std::size_t count = 0;
   Fetch fetch = try_receive(deliveries, count);
   look_for_the_dead();

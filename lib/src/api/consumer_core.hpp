@@ -43,6 +43,7 @@ class ConsumerCore {
     return !gate_.closing() && !participation_.in_forked_child();
   }
   void fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept;
+  void clear(std::span<Delivery> deliveries) noexcept;
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
   void look_for_the_dead() noexcept;

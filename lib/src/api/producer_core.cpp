@@ -11,7 +11,7 @@ namespace {
 
 // Small copies in line, in steps of 16 with an overlapping end: libc's call and dispatch cost more
 // than the copy.
-inline void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
+[[gnu::always_inline]] inline void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
   if (SHMQ_LIKELY(bytes >= 16 && bytes <= 256)) {
     for (std::size_t i = 0; i + 16 <= bytes; i += 16) __builtin_memcpy(to + i, from + i, 16);
     __builtin_memcpy(to + bytes - 16, from + bytes - 16, 16);
@@ -56,7 +56,7 @@ Errc ProducerCore::shape(std::size_t payload_bytes, std::span<const Attribute> a
   return Errc::ok;
 }
 
-void ProducerCore::count(std::uint64_t messages, std::uint64_t bytes) noexcept {
+[[gnu::always_inline]] inline void ProducerCore::count(std::uint64_t messages, std::uint64_t bytes) noexcept {
   messages_ += messages;
   bytes_ += bytes;
   // relaxed: figures for people, on a line that only we write.
@@ -154,8 +154,45 @@ PublishResult ProducerCore::publish_one(std::span<const std::byte> payload,
   return result;
 }
 
+// The usual message: no attributes, no publish time, room in the chunk and in the ring. False:
+// nothing happened, and the general way finds out why.
+[[gnu::always_inline]] inline bool ProducerCore::publish_fast(
+    std::span<const std::byte> payload) noexcept {
+  if (SHMQ_UNLIKELY(payload.size() > max_message_bytes_ || publish_time_)) return false;
+  std::byte* place = publisher_.chunks().bump(sizeof(shm::Record) + payload.size());
+  if (SHMQ_UNLIKELY(place == nullptr)) return false;
+  auto* record = reinterpret_cast<shm::Record*>(place);
+  record->payload_bytes = static_cast<std::uint32_t>(payload.size());
+  record->attribute_bytes = 0;
+  record->flags = 0;
+  copy_payload(place + sizeof(shm::Record), payload.data(), payload.size());
+  if (SHMQ_UNLIKELY(!publisher_.publish_at_guess(place))) {
+    publisher_.chunks().undo_last(place);
+    return false;
+  }
+  count(1, payload.size());
+  return true;
+}
+
+PublishResult ProducerCore::publish(std::span<const std::byte> payload) noexcept {
+  {
+    const sync::CallScope scope{gate_};
+    if (SHMQ_LIKELY(scope && !participation_.in_forked_child() && !publisher_.removed() &&
+                    publish_fast(payload))) {
+      publisher_.notify();
+      return Seq{publisher_.last_published()};
+    }
+  }
+  return publish_slowly(payload, PublishOptions{});
+}
+
 PublishResult ProducerCore::publish(std::span<const std::byte> payload,
                                     const PublishOptions& options) noexcept {
+  return publish_slowly(payload, options);
+}
+
+PublishResult ProducerCore::publish_slowly(std::span<const std::byte> payload,
+                                           const PublishOptions& options) noexcept {
   const sync::CallScope scope{gate_};
   if (SHMQ_UNLIKELY(!scope)) return Errc::closed;
   if (const Errc code = check(options); SHMQ_UNLIKELY(code != Errc::ok)) return code;
@@ -171,6 +208,11 @@ Producer::BatchResult ProducerCore::publish_batch(
   batch.code = scope ? check(options) : Errc::closed;
   if (SHMQ_UNLIKELY(batch.code != Errc::ok)) return batch;
   for (const auto& payload : payloads) {
+    if (SHMQ_LIKELY(options.attributes.empty() && publish_fast(payload))) {
+      batch.last = {publisher_.last_published()};
+      ++batch.published;
+      continue;
+    }
     const PublishResult result = publish_one(payload, options);
     if (SHMQ_UNLIKELY(!result)) {
       batch.code = result.code();
@@ -289,8 +331,7 @@ Producer& Producer::operator=(Producer&&) noexcept = default;
 Producer::~Producer() = default;
 
 PublishResult Producer::publish(std::span<const std::byte> payload) noexcept {
-  static const PublishOptions defaults{};
-  return publish(payload, defaults);
+  return core_ != nullptr ? core_->publish(payload) : PublishResult{Errc::closed};
 }
 
 PublishResult Producer::publish(std::span<const std::byte> payload,

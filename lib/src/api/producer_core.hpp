@@ -21,6 +21,8 @@ class ProducerCore {
                std::byte* arena, const ProducerOptions& options);
   ~ProducerCore();
 
+  /// With default options; the fast path.
+  PublishResult publish(std::span<const std::byte> payload) noexcept;
   PublishResult publish(std::span<const std::byte> payload, const PublishOptions& options) noexcept;
   Producer::BatchResult publish_batch(std::span<const std::span<const std::byte>> payloads,
                                       const PublishOptions& options) noexcept;
@@ -46,6 +48,9 @@ class ProducerCore {
   Errc shape(std::size_t payload_bytes, std::span<const Attribute> attributes,
              queue::RecordShape& shape) const noexcept;
   Errc allocate(std::uint64_t bytes, const PublishOptions& options, std::byte*& place) noexcept;
+  bool publish_fast(std::span<const std::byte> payload) noexcept;
+  PublishResult publish_slowly(std::span<const std::byte> payload,
+                               const PublishOptions& options) noexcept;
   PublishResult publish_one(std::span<const std::byte> payload,
                             const PublishOptions& options) noexcept;
   PublishResult publish_record(std::byte* place, std::uint32_t chunk,

@@ -11,7 +11,6 @@ namespace shmq::queue {
 namespace {
 
 constexpr std::uint64_t working_set_bytes = 4ULL << 20;
-constexpr std::uint32_t owned_max = 65;  // 64 loans, each in a chunk of its own, and the current one
 
 }  // namespace
 
@@ -24,14 +23,17 @@ ProducerChunks::ProducerChunks(const shm::Segment& segment, std::byte* arena, st
           segment.limits().chunks,
           std::max<std::uint32_t>(
               static_cast<std::uint32_t>(working_set_bytes / segment.limits().chunk_bytes), 4))),
-      owned_(owned_max),
       pinned_((segment.limits().chunks + 63) / 64),
       run_previous_(segment.limits().chunks) {}
 
 void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
   std::fill(bits.begin(), bits.end(), 0);
   const shm::Limits& limits = segment.limits();
-  for (std::uint32_t i = 0; i < limits.max_participants; ++i) {
+  // Entries beyond were never used. acquire, after the caller's fence: an attach that is not seen
+  // here is one that comes after the look (see K1).
+  const std::uint32_t used =
+      std::min(sync::load_acquire(segment.control().participants_used), limits.max_participants);
+  for (std::uint32_t i = 0; i < used; ++i) {
     const shm::Participant& entry = segment.participant(i);
     // [K1] acquire: a pin counts in the life that the word names. A participant that attaches after
     // this look pins only what it finds at or above head, which has passed every candidate.
@@ -64,10 +66,6 @@ void ProducerChunks::snapshot_pins() noexcept {
   if (base::mutant(1)) std::fill(pinned_.begin(), pinned_.end(), 0);
 }
 
-void ProducerChunks::undo_last(std::byte* place) noexcept {
-  owned_[current_].used_bytes = static_cast<std::uint64_t>(place - current_base_);
-}
-
 void ProducerChunks::seal(OwnedChunk& chunk) noexcept {
   for (std::uint32_t i = chunk.first; i < chunk.first + chunk.count; ++i) {
     sync::Word16& entry = segment_.chunk(i);
@@ -94,8 +92,7 @@ void ProducerChunks::seal_all() noexcept {
   for (OwnedChunk& chunk : owned_) {
     if (chunk.count != 0) seal(chunk);
   }
-  current_bytes_ = 0;
-  current_base_ = nullptr;
+  cursor_ = end_ = nullptr;
 }
 
 bool ProducerChunks::try_take(std::uint32_t index, std::uint64_t head,
@@ -174,17 +171,17 @@ std::byte* ProducerChunks::allocate_in_another(std::uint64_t bytes) noexcept {
     // The current chunk may be what is missing: sealed, it can be freed by those who read it.
     if (index == current_ && owned_[current_].count != 0) {
       seal(owned_[current_]);
-      current_bytes_ = 0;
-      current_base_ = nullptr;
+      cursor_ = end_ = nullptr;
     }
     return nullptr;
   }
   if (index == current_ && owned_[current_].count != 0) seal(owned_[current_]);
   current_ = index;
-  owned_[index] = OwnedChunk{.first = first, .count = count, .used_bytes = bytes};
-  current_base_ = arena_ + std::uint64_t{first} * chunk_bytes;
-  current_bytes_ = std::uint64_t{count} * chunk_bytes;
-  return current_base_;
+  owned_[index] = OwnedChunk{.first = first, .count = count};
+  std::byte* base = arena_ + std::uint64_t{first} * chunk_bytes;
+  cursor_ = base + bytes;
+  end_ = base + std::uint64_t{count} * chunk_bytes;
+  return base;
 }
 
 }  // namespace shmq::queue

@@ -13,6 +13,7 @@
 // million/s). Beyond it chunks are taken only when the working set is busy.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -26,7 +27,6 @@ namespace shmq::queue {
 struct OwnedChunk {
   std::uint32_t first = 0;
   std::uint32_t count = 0;      // 0: this entry is not in use
-  std::uint64_t used_bytes = 0;
   std::uint64_t last_seq = 0;
   std::uint32_t loans = 0;
   bool published = false;
@@ -37,23 +37,27 @@ class ProducerChunks {
   ProducerChunks(const shm::Segment& segment, std::byte* arena, std::uint32_t owner,
                  std::uint64_t generation);
 
-  /// Room for a record, aligned; nullptr: no chunk is free now. The record lies in `current()`.
-  std::byte* allocate(std::uint64_t bytes) noexcept {
+  /// Room for a record, aligned, in the current chunk; nullptr: it does not fit there.
+  std::byte* bump(std::uint64_t bytes) noexcept {
     const std::uint64_t rounded =
         (bytes + shm::record_alignment - 1) & ~(shm::record_alignment - 1);
-    OwnedChunk& chunk = owned_[current_];
-    if (SHMQ_LIKELY(chunk.used_bytes + rounded <= current_bytes_)) {
-      std::byte* place = current_base_ + chunk.used_bytes;
-      chunk.used_bytes += rounded;
-      return place;
-    }
-    return allocate_in_another(rounded);
+    std::byte* place = cursor_;
+    if (SHMQ_UNLIKELY(rounded > static_cast<std::uint64_t>(end_ - place))) return nullptr;
+    cursor_ = place + rounded;
+    return place;
+  }
+  /// The same, in another chunk if need be; nullptr: no chunk is free now. The record lies in
+  /// `current()`.
+  std::byte* allocate(std::uint64_t bytes) noexcept {
+    std::byte* place = bump(bytes);
+    if (SHMQ_LIKELY(place != nullptr)) return place;
+    return allocate_in_another((bytes + shm::record_alignment - 1) & ~(shm::record_alignment - 1));
   }
   /// The index of the chunk that the last allocation lies in.
   [[nodiscard]] std::uint32_t current() const noexcept { return current_; }
 
   /// Takes the last allocation back; only if nothing was allocated since.
-  void undo_last(std::byte* place) noexcept;
+  void undo_last(std::byte* place) noexcept { cursor_ = place; }
   void note_published(std::uint32_t index, std::uint64_t seq) noexcept {
     OwnedChunk& chunk = owned_[index];
     if (!chunk.published || seq > chunk.last_seq) chunk.last_seq = seq;
@@ -84,10 +88,11 @@ class ProducerChunks {
   std::byte* arena_;
   std::uint64_t open_word_;
   std::uint32_t working_set_chunks_;
-  std::vector<OwnedChunk> owned_;       // fixed size: the current one and those with loans
+  // The current one and those with loans: 64, each in a chunk of its own, and one more.
+  std::array<OwnedChunk, 65> owned_{};
   std::uint32_t current_ = 0;
-  std::byte* current_base_ = nullptr;
-  std::uint64_t current_bytes_ = 0;     // usable; 0 before the first chunk
+  std::byte* cursor_ = nullptr;         // where the next record goes; both null before the first chunk
+  std::byte* end_ = nullptr;
   std::vector<std::uint64_t> pinned_;   // one bit a chunk
   std::vector<sync::Word16> run_previous_;  // what the chunks of a run were before
 };

@@ -27,10 +27,12 @@ namespace shmq::queue {
 /// A message to be handed out.
 struct HandOut {
   std::uint64_t seq;
-  RecordView record;
+  std::uint64_t payload_offset;  // in the arena
+  std::uint32_t payload_bytes;
+  std::uint32_t head_bytes;      // from the record to the payload
   std::uint32_t pin;
-  std::uint32_t hand_outs;
-  std::uint32_t failures;
+  std::uint16_t hand_outs;
+  std::uint8_t failures;
 };
 
 enum class Fetch : std::uint8_t {
@@ -51,6 +53,14 @@ class ExclusiveConsumer {
 
   /// Appends up to `capacity` hand-outs to `out`, taking over if the group is free. Waits for nobody.
   Fetch fetch(HandOut* out, std::size_t capacity, std::size_t& count) noexcept;
+  /// Reads the clock and renews the lease if it is due; once per receive call and before sleeps.
+  void keep_lease() noexcept;
+
+  /// Has the next message been published? One load; for spinning.
+  [[nodiscard]] bool next_is_there() const noexcept {
+    // [C5] relaxed: only a hint; fetch looks again with acquire.
+    return sync::load_relaxed(slots_[next_ & (slot_count_ - 1)].low) == next_;
+  }
 
   // All of these: true if done, false if the lease is lost (nothing changed).
   bool ack(std::uint64_t seq, std::uint32_t token) noexcept;
@@ -88,6 +98,7 @@ class ExclusiveConsumer {
   void count_marks() noexcept;
   void renew(std::uint32_t now) noexcept;
   void publish_next() noexcept;
+  std::size_t hand_out_usual(std::uint64_t seq, HandOut* out, std::size_t limit) noexcept;
   bool hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict) noexcept;
   bool pin_and_look_again(const RecordView& record, std::uint64_t seq, Fetch& verdict) noexcept;
   bool fetch_returned(HandOut* out, std::size_t capacity, std::size_t& count,

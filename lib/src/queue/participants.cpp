@@ -133,6 +133,12 @@ Result<Participation> Participation::attach(std::shared_ptr<shm::Segment> segmen
       // The lock first, the entry second: whoever sees alive without a lock held sees a death.
       if (!lock->try_lock(shm::lock_byte_participant_0 + i)) continue;
       SHMQ_CRASH_POINT("attach.locked");
+      // [A0] seq_cst: before the entry is alive, so that who looks at pins looks at it.
+      std::uint32_t& used = segment->control().participants_used;
+      for (std::uint32_t seen_used = sync::load_relaxed(used);
+           seen_used < i + 1 && !sync::compare_and_swap(used, seen_used, i + 1);
+           seen_used = sync::load_relaxed(used)) {
+      }
       const std::uint64_t generation = shm::participant_generation(seen) + 1;
       // [A1] seq_cst: this entry, this life.
       if (!sync::compare_and_swap(

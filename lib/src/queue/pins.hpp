@@ -51,7 +51,9 @@ class Pins {
     sync::store_release(entry_.pins[free], shm::pin_word(generation_, first, last - first + 1));
     return true;
   }
-  void add_delivery() noexcept { ++held_[current_].deliveries; }
+  [[nodiscard]] std::uint64_t current_first() const noexcept { return held_[current_].first; }
+  [[nodiscard]] std::uint64_t current_last() const noexcept { return held_[current_].last; }
+  void add_deliveries(std::uint32_t count) noexcept { held_[current_].deliveries += count; }
   void drop_delivery(std::uint32_t pin) noexcept {
     if (--held_[pin].deliveries == 0 && pin != current_) clear(pin);
   }

@@ -30,6 +30,27 @@ class Publisher {
   /// `chunk`: the index of the chunk that the record lies in.
   Attempt try_publish(std::byte* place, std::uint32_t chunk, std::uint64_t& seq) noexcept;
 
+  /// The common case of try_publish, in line, for a record in the current chunk: the guess is right
+  /// and there is room. False: nothing happened.
+  bool publish_at_guess(std::byte* place) noexcept {
+    const std::uint64_t guess = guess_;
+    if (SHMQ_UNLIKELY(guess - seen_head_ >= slot_count_)) return false;
+    sync::Word16& slot = slots_[guess & (slot_count_ - 1)];
+    // [P1], [P2], [P3], [P4]: as in try_publish.
+    const sync::Word16 seen = sync::read_halves(slot);
+    if (SHMQ_UNLIKELY(seen.low != guess - slot_count_)) return false;
+    sync::store_relaxed(reinterpret_cast<shm::Record*>(place)->seq, guess);
+    const std::uint64_t ref =
+        static_cast<std::uint64_t>(place - arena_) >> shm::ref_unit_shift;
+    if (SHMQ_UNLIKELY(!sync::compare_and_swap(slot, seen, {guess, ref}))) return false;
+    guess_ = guess + 1;
+    chunks_.note_published(chunks_.current(), guess);
+    if (SHMQ_UNLIKELY((guess & 63) == 63)) move_hint();
+    return true;
+  }
+  /// What publish_at_guess published last.
+  [[nodiscard]] std::uint64_t last_published() const noexcept { return guess_ - 1; }
+
   /// Wakes those who sleep for messages. After try_publish, whose CAS is the barrier that this needs.
   void notify() noexcept { sync::event_notify(control_.message_event); }
 

@@ -134,6 +134,10 @@ struct Control {
   alignas(128) std::uint64_t dropped_total;
   // Chunks pinned when last counted, for the switch to private copies. w, r: producers.
   alignas(128) std::uint64_t pinned_chunks_hint;
+  // No participant entry from here on was ever used. w: attachers, before they take an entry, by
+  // CAS-max; r: who looks at the pins.
+  alignas(128) std::uint32_t participants_used;
+  std::uint32_t reserved3;
   // Doorbell and watermark bookkeeping of the daemon.
   alignas(128) std::uint32_t daemon_asleep;
   std::uint32_t reserved1;
@@ -377,7 +381,7 @@ constexpr std::uint64_t compute_layout_hash() noexcept {
         offsetof(Header, parts), sizeof(Control), offsetof(Control, tail_hint),
         offsetof(Control, message_event), offsetof(Control, room_event),
         offsetof(Control, last_reap_ms), offsetof(Control, lock_inode),
-        offsetof(Control, dropped_total), sizeof(Participant), offsetof(Participant, messages_total),
+        offsetof(Control, dropped_total), offsetof(Control, participants_used), sizeof(Participant), offsetof(Participant, messages_total),
         offsetof(Participant, pins), sizeof(Group), offsetof(Group, progress),
         offsetof(Group, next_hint), offsetof(Group, dropped_total), sizeof(Straggler),
         sizeof(Record), sizeof(Word16), std::uint64_t{pins_per_participant}}) {
