@@ -16,7 +16,7 @@ using namespace std::chrono_literals;
 // A successor must go on within 200 ms of a death: half of it for the look, half for the machine.
 constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
-constexpr std::uint32_t quick_looks = 64;
+constexpr std::uint32_t quick_looks = 16;
 constexpr std::uint32_t pin_bits = 8;  // of Delivery::pin_; the rest: bytes from record to payload
 
 std::chrono::nanoseconds back_off_of(std::uint32_t failures) noexcept {
@@ -80,6 +80,7 @@ Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& cou
     // relaxed: figures for people, on a line that only we write.
     sync::store_relaxed(entry_.messages_total, messages_);
     sync::store_relaxed(entry_.in_flight, exclusive_.in_flight());
+    reached_the_end_ = count < std::min(deliveries.size(), batch_max);
   } else if (++empty_looks_ == idle_looks_before_unpin) {
     exclusive_.pins().clear_idle();
   }
@@ -92,6 +93,12 @@ void ConsumerCore::look_for_the_dead() noexcept {
   if (now - last_reap_tick_ < 3) return;
   last_reap_tick_ = now;
   queue::reclaim_in_passing(*segment_);
+}
+
+// What came since the back-off was asked last.
+void ConsumerCore::note_burst() noexcept {
+  backoff_.made_progress(messages_ - messages_at_last_wait_);
+  messages_at_last_wait_ = messages_;
 }
 
 // Nothing was there: ok means look again.
@@ -108,15 +115,13 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
   }
   auto step = Blocking::Step::look_again;
   if (why == Fetch::nothing) {
-    if (messages_ != messages_at_last_wait_) {
-      backoff_.made_progress(messages_ - messages_at_last_wait_);
-      messages_at_last_wait_ = messages_;
-    }
-    // A short look at the one word that will change, before anything that costs more.
-    for (std::uint32_t look = 0; look < quick_looks; ++look) {
-      if (exclusive_.next_is_there()) return Errc::ok;
-    }
+    reached_the_end_ = false;
+    note_burst();
     step = blocking.step(control.message_event, &backoff_, sync::sleep_limit);
+    // After the wait, not before: a look that always finds the next one at once would keep the
+    // bursts short, and the other side's lines going back and forth.
+    for (std::uint32_t look = 0; look < quick_looks && !exclusive_.next_is_there(); ++look) {
+    }
   } else {
     // Standing by, or waiting for a due time: no message changes that, so not on message_event.
     exclusive_.pins().clear_idle();
@@ -153,6 +158,12 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
     return 0;
   }
   exclusive_.keep_lease();
+  // A batch that the tail cut short is an empty look in disguise: a reader as fast as the writer
+  // would never find nothing, and pull each line away while it is being filled.
+  if (reached_the_end_ && timeout.count() > 0) {
+    note_burst();
+    backoff_.wait(0);
+  }
   std::size_t count = 0;
   Fetch fetch = try_receive(deliveries, count);
   look_for_the_dead();

@@ -47,6 +47,7 @@ class ConsumerCore {
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
   void look_for_the_dead() noexcept;
+  void note_burst() noexcept;
 
   static constexpr std::size_t batch_max = 256;
 
@@ -59,6 +60,7 @@ class ConsumerCore {
   std::uint64_t messages_at_last_wait_ = 0;
   std::uint32_t last_reap_tick_ = 0;
   std::uint32_t empty_looks_ = 0;
+  bool reached_the_end_ = false;  // the last batch was cut short by the tail
   sync::Backoff backoff_;
   sync::CallGate gate_;
   std::atomic<bool> interrupted_{false};

@@ -23,8 +23,8 @@ class Backoff {
   /// What came since the last empty look.
   void made_progress(std::uint64_t messages) noexcept { burst_ += messages; }
 
-  /// Adapts, then spins. Gives the number of pauses spent, at least 1.
-  std::uint32_t wait() noexcept {
+  /// Adapts, then spins. Gives the number of pauses spent, at least `at_least`.
+  std::uint32_t wait(std::uint32_t at_least = 1) noexcept {
     if (burst_ <= 2) {
       wait_ /= 2;
     } else if (burst_ < 4096) {
@@ -33,7 +33,7 @@ class Backoff {
       wait_ -= wait_ / 4;
     }
     burst_ = 0;
-    const std::uint32_t pauses = std::max(wait_, 1U);
+    const std::uint32_t pauses = std::max(wait_, at_least);
     for (std::uint32_t i = 0; i < pauses; ++i) cpu_pause();
     return pauses;
   }
