@@ -126,6 +126,28 @@ TEST(Publish, a_batch_is_many_publishes_and_says_how_many) {
   EXPECT_EQ(result.code, Errc::full);
 }
 
+// Four chunks of four messages: a chunk is taken again only when its very last message is settled.
+TEST(Publish, the_last_message_of_a_chunk_holds_it) {
+  QueueOptions options = SmallQueue::options();
+  options.arena_bytes = 4 * 4096;
+  options.max_producers = 1;
+  SmallQueue small{options};
+  auto producer = small.producer();
+  auto consumer = small.consumer();
+  for (int i = 0; i < 16; ++i) ASSERT_TRUE(producer.publish(text_of(1000, static_cast<char>('A' + i))));
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(consumer.try_receive()->ack(), Settlement::settled);
+  consumer.close();  // no pin but the last message itself
+  EXPECT_EQ(producer.publish(text_of(1000, 'z')).code(), Errc::full);
+  {
+    auto another = small.consumer();
+    auto last = another.try_receive();
+    ASSERT_TRUE(last) << last.error().message();
+    EXPECT_EQ(last->text(), text_of(1000, 'D'));
+    EXPECT_EQ(last->ack(), Settlement::settled);
+  }
+  EXPECT_TRUE(producer.publish(text_of(1000, 'z')));
+}
+
 TEST(Publish, a_run_of_chunks_carries_a_large_message) {
   SmallQueue small;
   auto producer = small.producer();

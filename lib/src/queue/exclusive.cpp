@@ -43,6 +43,7 @@ bool ExclusiveConsumer::pin_and_look_again(const RecordView& record, std::uint64
   const std::uint64_t first = record.offset >> chunk_shift_;
   const std::uint64_t last = (record.end - 1) >> chunk_shift_;
   if (SHMQ_LIKELY(pins_.covers(first, last))) return true;
+  SHMQ_CRASH_POINT("receive.before_pin");
   if (!pins_.set(first, last)) {
     verdict = Fetch::in_flight_limit;
     return false;
@@ -153,7 +154,7 @@ Fetch ExclusiveConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& 
       // successor's look at the tail, after its take-over, includes them.
       const std::uint64_t ownership = sync::load_acquire(group_.progress.high);
       const std::uint64_t floor = sync::load_acquire(group_.progress.low);
-      if (SHMQ_LIKELY(is_own(ownership) && floor <= first)) return Fetch::some;
+      if (SHMQ_LIKELY((is_own(ownership) && floor <= first) || base::mutant(8))) return Fetch::some;
       while (count != returned_count) pins_.drop_delivery(out[--count].pin);
       next_ = first;
     }

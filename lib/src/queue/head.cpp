@@ -24,6 +24,7 @@ std::uint64_t refresh_head(const shm::Segment& segment) noexcept {
       if (base::mutant(6)) break;  // only the first group holds head back
     }
     if (!any || smallest <= seen.low) return seen.low;
+    SHMQ_CRASH_POINT("head.before_cas");
     // [H2] seq_cst CAS on {head, epoch}: fails if a group was born or removed since H1, or another
     // moved head.
     if (sync::compare_and_swap(control.head, seen, {smallest, seen.high})) return smallest;

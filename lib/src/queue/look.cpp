@@ -36,6 +36,7 @@ Copy copy_message(const shm::Segment& segment, std::uint64_t seq, PeekedMessage&
   RecordView view;
   const bool plausible = view_record(segment.arena(), limits.arena_bytes, offset, seq, view);
   std::vector<std::byte> record;
+  SHMQ_CRASH_POINT("peek.before_copy");
   if (plausible) {
     const std::byte* bytes = segment.arena() + view.offset;
     record.assign(bytes, bytes + (view.end - view.offset));
