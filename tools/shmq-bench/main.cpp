@@ -135,10 +135,10 @@ const Criterion criteria[] = {
      [](std::vector<Series>& all) { return ratio_at_64(all, "plain-ring"); }, 3.0, true},
     {"64 B copy / Vyukov ring with back-off",
      [](std::vector<Series>& all) { return ratio_at_64(all, "vyukov-backoff"); }, 0.75, true},
-    {"64 B round trip / bare ping-pong",
+    {"8 B round trip / bare ping-pong",
      [](std::vector<Series>& all) {
-       return paired_ratio(need(all, "shmq-single", Mode::round_trip, 64),
-                           need(all, "ping-pong", Mode::round_trip, 64), Distance::near);
+       return paired_ratio(need(all, "shmq-single", Mode::round_trip, 8),
+                           need(all, "ping-pong", Mode::round_trip, 8), Distance::near);
      },
      2.4, false},
     {"64 KiB loan, million/s",
@@ -162,8 +162,8 @@ int run_check(Runner& runner, const Contenders& contenders) {
   add("shmq", Mode::throughput, 64);
   add("vyukov-backoff", Mode::throughput, 64);
   add("shmq-loan", Mode::throughput, 65536);
-  add("shmq-single", Mode::round_trip, 64);
-  add("ping-pong", Mode::round_trip, 64);
+  add("shmq-single", Mode::round_trip, 8);
+  add("ping-pong", Mode::round_trip, 8);
   const auto fewest = [&] {
     std::size_t n = SIZE_MAX;
     for (const Criterion& criterion : criteria) n = std::min(n, criterion.measure(all).n);
@@ -216,7 +216,7 @@ int run_smoke(Runner& runner, std::vector<Series>& all, std::uint64_t count) {
 }
 
 int run(const Options& options) {
-  std::vector<std::size_t> sizes = options.check ? std::vector<std::size_t>{64} : options.sizes;
+  std::vector<std::size_t> sizes = options.check ? std::vector<std::size_t>{8, 64} : options.sizes;
   Contenders contenders;
   add_shmq(contenders, "bench-" + std::to_string(getpid()));
   add_ring_peers(contenders, sizes);

@@ -36,6 +36,7 @@ struct QueueStats {
   Seq tail{};  ///< the seq that the next message will get; also the number published so far
   std::uint64_t messages_held = 0;
   std::uint64_t dropped_total = 0;  ///< by drop_oldest or purge, per queue
+  /// sealed: full of messages that some group has not passed, or pinned; free: may be taken.
   std::uint64_t chunks_total = 0, chunks_open = 0, chunks_sealed = 0, chunks_free = 0, chunks_pinned = 0;
   std::uint32_t producers = 0, consumers = 0, groups = 0;
 };

@@ -180,6 +180,7 @@ PublishResult ProducerCore::publish(std::span<const std::byte> payload) noexcept
     if (SHMQ_LIKELY(scope && !participation_.in_forked_child() && !publisher_.removed() &&
                     publish_fast(payload))) {
       publisher_.notify();
+      publisher_.chunks().prefetch_next();
       return Seq{publisher_.last_published()};
     }
   }

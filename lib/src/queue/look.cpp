@@ -155,10 +155,15 @@ QueueStats read_stats(const shm::Segment& segment) {
   }
   stats.chunks_total = segment.limits().chunks;
   for (std::uint32_t i = 0; i < segment.limits().chunks; ++i) {
-    switch (shm::chunk_state(sync::load_relaxed(segment.chunk(i).high))) {
-      case shm::ChunkState::open: ++stats.chunks_open; break;
-      case shm::ChunkState::sealed: ++stats.chunks_sealed; break;
-      default: ++stats.chunks_free; break;
+    const sync::Word16 chunk = sync::read_halves(segment.chunk(i));
+    const shm::ChunkState state = shm::chunk_state(chunk.high);
+    const bool pinned_now = ((pinned[i / 64] >> (i % 64)) & 1) != 0;
+    if (state == shm::ChunkState::open) {
+      ++stats.chunks_open;
+    } else if (state == shm::ChunkState::sealed && (chunk.low >= head || pinned_now)) {
+      ++stats.chunks_sealed;
+    } else {
+      ++stats.chunks_free;  // sealed, but passed and pinned by nobody: the next producer may take it
     }
   }
   for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
