@@ -200,7 +200,8 @@ TEST(Fork, a_child_is_no_proof_of_life_of_its_parent) {
     }
   }};
   pid_t grandchild = 0;
-  ASSERT_EQ(read(pids[0], &grandchild, sizeof(grandchild)), static_cast<ssize_t>(sizeof(grandchild)));
+  ASSERT_EQ(read(pids[0], &grandchild, sizeof(grandchild)),
+            static_cast<ssize_t>(sizeof(grandchild)));
   child.kill();
   EXPECT_EQ(small.queue->reclaim().value(), 1U);
   ::kill(grandchild, SIGKILL);

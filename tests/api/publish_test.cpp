@@ -134,7 +134,8 @@ TEST(Publish, the_last_message_of_a_chunk_holds_it) {
   SmallQueue small{options};
   auto producer = small.producer();
   auto consumer = small.consumer();
-  for (int i = 0; i < 16; ++i) ASSERT_TRUE(producer.publish(text_of(1000, static_cast<char>('A' + i))));
+  for (int i = 0; i < 16; ++i)
+    ASSERT_TRUE(producer.publish(text_of(1000, static_cast<char>('A' + i))));
   for (int i = 0; i < 3; ++i) ASSERT_EQ(consumer.try_receive()->ack(), Settlement::settled);
   consumer.close();  // no pin but the last message itself
   EXPECT_EQ(producer.publish(text_of(1000, 'z')).code(), Errc::full);

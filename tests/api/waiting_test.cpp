@@ -104,9 +104,8 @@ TEST(Waiting, interrupt_close_and_stop_tokens_end_a_blocked_call) {
 TEST(Waiting, removal_ends_a_blocked_call) {
   SmallQueue small{Overflow::block};
   auto consumer = small.consumer();
-  std::thread remover{[&] {
-    ASSERT_TRUE(Queue::remove("q", {.name_space = small.scratch.name_space}));
-  }};
+  std::thread remover{
+      [&] { ASSERT_TRUE(Queue::remove("q", {.name_space = small.scratch.name_space})); }};
   EXPECT_EQ(consumer.receive().error().code(), make_error_code(Errc::removed));
   remover.join();
   EXPECT_EQ(small.queue->producer().error().code(), make_error_code(Errc::removed));

@@ -7,7 +7,8 @@ using namespace shmq::literals;
 
 int main() {
   {
-    auto queue = shmq::Queue::open_or_create("outside", {.slots = 1024, .arena_bytes = 1_MiB, .chunk_bytes = 64_KiB});
+    auto queue = shmq::Queue::open_or_create(
+        "outside", {.slots = 1024, .arena_bytes = 1_MiB, .chunk_bytes = 64_KiB});
     if (!queue) {
       std::cerr << queue.error().message() << '\n';
       return 1;

@@ -76,7 +76,8 @@ void produce(const std::string& name_space, Log& log, std::uint16_t number) {
     while (!result && !log.asked_to_stop()) result = producer->publish(payload, {.timeout = 50ms});
     log.leave();
     if (result) {
-      log.add({.what = What::publish_end, .producer = number, .message = i, .seq = result.seq().value});
+      log.add(
+          {.what = What::publish_end, .producer = number, .message = i, .seq = result.seq().value});
     }
   }
   producer->close();
@@ -84,8 +85,11 @@ void produce(const std::string& name_space, Log& log, std::uint16_t number) {
 }
 
 Event event_of(const Delivery& delivery, std::uint8_t group) {
-  Event event{.what = What::receive, .group = group, .hand_outs = delivery.hand_outs(),
-              .seq = delivery.seq().value, .token = delivery.fencing_token().number};
+  Event event{.what = What::receive,
+              .group = group,
+              .hand_outs = delivery.hand_outs(),
+              .seq = delivery.seq().value,
+              .token = delivery.fencing_token().number};
   Payload head{};
   if (delivery.payload().size() < sizeof(head)) {
     event.damaged = 1;
@@ -110,7 +114,9 @@ void consume(const std::string& name_space, Log& log, std::uint8_t group) {
     if (!count) _exit(2);
     for (std::size_t i = 0; i < *count; ++i) log.add(event_of(batch[i], group));
     for (std::size_t i = 0; i < *count; ++i) {
-      Event event{.what = What::ack_begin, .group = group, .seq = batch[i].seq().value,
+      Event event{.what = What::ack_begin,
+                  .group = group,
+                  .seq = batch[i].seq().value,
                   .token = batch[i].fencing_token().number};
       log.add(event);
       log.enter();
@@ -174,7 +180,8 @@ class Supervisor {
   [[nodiscard]] std::vector<History> histories() const {
     std::vector<History> all;
     for (const Log* log : logs_) {
-      all.push_back({static_cast<std::uint32_t>(all.size()), {log->events, log->events + log->count}});
+      all.push_back(
+          {static_cast<std::uint32_t>(all.size()), {log->events, log->events + log->count}});
     }
     return all;
   }
@@ -202,8 +209,8 @@ class Supervisor {
 
 TEST(Kill, nothing_is_lost_nothing_comes_twice_whoever_dies) {
   const char* given = std::getenv("SHMQ_SEED");
-  const std::uint64_t seed = given != nullptr ? std::strtoull(given, nullptr, 10)
-                                              : std::random_device{}();
+  const std::uint64_t seed =
+      given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();
   const int kills_wanted = std::getenv("SHMQ_LONG") != nullptr ? 20000 : 300;
   std::printf("SHMQ_SEED=%llu\n", static_cast<unsigned long long>(seed));
   QueueOptions options = SmallQueue::options(Overflow::block, {{.name = "g0"}, {.name = "g1"}});
@@ -252,11 +259,13 @@ TEST(Kill, nothing_is_lost_nothing_comes_twice_whoever_dies) {
   }
   const Verdict verdict = check_histories(histories, 2, small.queue->stats().tail.value);
   for (const std::string& broken : verdict.broken) ADD_FAILURE() << broken;
-  std::printf("%d kills, %d inside an operation; %llu published, %llu deliveries, %llu again, %llu checks\n",
-              kills_wanted, inside, static_cast<unsigned long long>(verdict.published),
-              static_cast<unsigned long long>(verdict.deliveries),
-              static_cast<unsigned long long>(verdict.redeliveries),
-              static_cast<unsigned long long>(verdict.checks));
+  std::printf(
+      "%d kills, %d inside an operation; %llu published, %llu deliveries, %llu again, %llu "
+      "checks\n",
+      kills_wanted, inside, static_cast<unsigned long long>(verdict.published),
+      static_cast<unsigned long long>(verdict.deliveries),
+      static_cast<unsigned long long>(verdict.redeliveries),
+      static_cast<unsigned long long>(verdict.checks));
   EXPECT_GE(inside * 10, kills_wanted * 3) << "too few kills hit inside an operation";
   EXPECT_GT(verdict.published, 1000U);
   EXPECT_GT(verdict.redeliveries, 0U);

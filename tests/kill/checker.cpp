@@ -21,8 +21,8 @@ struct Delivered {
 
 struct SeqInGroup {
   std::vector<Delivered> deliveries;
-  bool acked = false;          // an ack returned settled
-  bool maybe_acked = false;    // its process died in the ack
+  bool acked = false;        // an ack returned settled
+  bool maybe_acked = false;  // its process died in the ack
   std::uint64_t ack_token = 0;
 };
 

@@ -21,12 +21,12 @@ enum class What : std::uint8_t {
 struct Event {
   What what{};
   std::uint8_t group = 0;
-  std::uint16_t producer = 0;   // of the message
+  std::uint16_t producer = 0;  // of the message
   std::uint32_t hand_outs = 0;
-  std::uint64_t message = 0;    // number within its producer, from 0
+  std::uint64_t message = 0;  // number within its producer, from 0
   std::uint64_t seq = 0;
-  std::uint64_t token = 0;      // of the ownership
-  std::uint64_t damaged = 0;    // receive: the payload was not what its producer wrote
+  std::uint64_t token = 0;    // of the ownership
+  std::uint64_t damaged = 0;  // receive: the payload was not what its producer wrote
 };
 
 /// What one process (one life) wrote down, in its order.

@@ -12,17 +12,20 @@ using namespace shmq::testing;
 // One producer, one group, two messages; the first consumer dies with seq 1, its successor goes on.
 std::vector<History> good() {
   return {
-      {0, {{.what = What::publish_begin, .message = 0},
-           {.what = What::publish_end, .message = 0, .seq = 0},
-           {.what = What::publish_begin, .message = 1},
-           {.what = What::publish_end, .message = 1, .seq = 1}}},
-      {1, {{.what = What::receive, .hand_outs = 1, .message = 0, .seq = 0, .token = 1},
-           {.what = What::receive, .hand_outs = 1, .message = 1, .seq = 1, .token = 1},
-           {.what = What::ack_begin, .seq = 0, .token = 1},
-           {.what = What::ack_end, .seq = 0, .token = 1}}},
-      {2, {{.what = What::receive, .hand_outs = 2, .message = 1, .seq = 1, .token = 2},
-           {.what = What::ack_begin, .seq = 1, .token = 2},
-           {.what = What::ack_end, .seq = 1, .token = 2}}},
+      {0,
+       {{.what = What::publish_begin, .message = 0},
+        {.what = What::publish_end, .message = 0, .seq = 0},
+        {.what = What::publish_begin, .message = 1},
+        {.what = What::publish_end, .message = 1, .seq = 1}}},
+      {1,
+       {{.what = What::receive, .hand_outs = 1, .message = 0, .seq = 0, .token = 1},
+        {.what = What::receive, .hand_outs = 1, .message = 1, .seq = 1, .token = 1},
+        {.what = What::ack_begin, .seq = 0, .token = 1},
+        {.what = What::ack_end, .seq = 0, .token = 1}}},
+      {2,
+       {{.what = What::receive, .hand_outs = 2, .message = 1, .seq = 1, .token = 2},
+        {.what = What::ack_begin, .seq = 1, .token = 2},
+        {.what = What::ack_end, .seq = 1, .token = 2}}},
   };
 }
 
@@ -51,9 +54,7 @@ TEST(Checker, a_message_that_is_never_acked_is_found) {
   EXPECT_NE(verdict_on(histories).find("never acked"), std::string::npos);
 }
 
-TEST(Checker, a_gap_is_found) {
-  EXPECT_NE(verdict_on(good(), 3).find("gap"), std::string::npos);
-}
+TEST(Checker, a_gap_is_found) { EXPECT_NE(verdict_on(good(), 3).find("gap"), std::string::npos); }
 
 TEST(Checker, a_delivery_after_the_ack_is_found) {
   auto histories = good();

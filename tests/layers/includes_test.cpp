@@ -86,7 +86,8 @@ TEST(Layers, an_upward_include_is_found) {
   fs::create_directories(root / "tools/shmqctl");
   std::ofstream{root / "lib/src/sync/a.hpp"} << "#include \"queue/head.hpp\"\n#include <vector>\n";
   std::ofstream{root / "lib/include/shmq/b.hpp"} << "#include \"shm/layout.hpp\"\n";
-  std::ofstream{root / "tools/shmqctl/c.cpp"} << "#include \"queue/head.hpp\"\n#include \"c.hpp\"\n";
+  std::ofstream{root / "tools/shmqctl/c.cpp"}
+      << "#include \"queue/head.hpp\"\n#include \"c.hpp\"\n";
   const Findings findings = look_through(root);
   fs::remove_all(root);
   EXPECT_EQ(findings.includes, 5);

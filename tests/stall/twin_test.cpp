@@ -130,9 +130,10 @@ TEST(Stall, a_million_numbers_pass_a_twin_that_is_stopped_in_the_middle_of_publi
   }
   EXPECT_EQ(next_number, numbers + 1);
   EXPECT_EQ(next_twin, shared->published);
-  std::printf("%llu numbers in order; %llu stops of the twin, %llu inside publish; %llu of its messages\n",
-              static_cast<unsigned long long>(next_number - 1), static_cast<unsigned long long>(stops),
-              static_cast<unsigned long long>(stops_inside), static_cast<unsigned long long>(next_twin));
+  std::printf(
+      "%llu numbers in order; %llu stops of the twin, %llu inside publish; %llu of its messages\n",
+      static_cast<unsigned long long>(next_number - 1), static_cast<unsigned long long>(stops),
+      static_cast<unsigned long long>(stops_inside), static_cast<unsigned long long>(next_twin));
   EXPECT_GT(stops_inside, 10U);
   EXPECT_GT(next_twin, 100U);
   munmap(shared, sizeof(Shared));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A consumer is killed at each distinct image of receive, ack, ack_through, nack and release (G5): a
-// message is acked, or it comes again; nothing in between.
+// A consumer is killed at each distinct image of receive, ack, ack_through, nack and release (G5):
+// a message is acked, or it comes again; nothing in between.
 #include <gtest/gtest.h>
 
 #include "support/step_campaign.hpp"
@@ -69,8 +69,7 @@ void check_rest(SmallQueue& small, std::uint64_t floor_at_least, std::vector<std
 TEST(StepConsume, a_killed_receive_takes_nothing_with_it) {
   run_campaign({.what = "receive_batch",
                 .fresh = queue_with_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   Kept& kept = keep(small);
                   return [&kept] {
                     if (kept.consumer.receive_batch(kept.batch).value() != messages) _exit(1);
@@ -82,8 +81,7 @@ TEST(StepConsume, a_killed_receive_takes_nothing_with_it) {
 TEST(StepConsume, a_killed_ack_is_done_or_not) {
   run_campaign({.what = "ack in and out of order",
                 .fresh = queue_with_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   Kept& kept = keep(small);
                   (void)kept.consumer.receive_batch(kept.batch);
                   return [&kept] {
@@ -101,8 +99,7 @@ TEST(StepConsume, a_killed_ack_is_done_or_not) {
 TEST(StepConsume, a_killed_ack_through_is_all_or_nothing) {
   run_campaign({.what = "ack_through",
                 .fresh = queue_with_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   Kept& kept = keep(small);
                   (void)kept.consumer.receive_batch(kept.batch);
                   return [&kept] {
@@ -120,8 +117,7 @@ TEST(StepConsume, a_killed_ack_through_is_all_or_nothing) {
 TEST(StepConsume, a_killed_nack_or_release_keeps_the_message) {
   run_campaign({.what = "nack and release",
                 .fresh = queue_with_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   Kept& kept = keep(small);
                   (void)kept.consumer.receive_batch(kept.batch);
                   return [&kept] {
@@ -136,8 +132,7 @@ TEST(StepConsume, a_killed_nack_or_release_keeps_the_message) {
 TEST(StepConsume, a_killed_redelivery_comes_again) {
   run_campaign({.what = "redelivery",
                 .fresh = queue_with_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   Kept& kept = keep(small);
                   (void)kept.consumer.receive_batch(kept.batch);
                   (void)kept.batch[1].release();
@@ -150,7 +145,9 @@ TEST(StepConsume, a_killed_redelivery_comes_again) {
                   };
                 },
                 .check =
-                    [](SmallQueue& small, bool finished) { check_rest(small, 0, {1, 4}, finished); }});
+                    [](SmallQueue& small, bool finished) {
+                      check_rest(small, 0, {1, 4}, finished);
+                    }});
 }
 
 }  // namespace

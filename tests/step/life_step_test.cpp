@@ -32,8 +32,7 @@ TEST(StepLife, a_killed_attach_or_detach_leaks_no_entry) {
   for (const bool as_producer : {true, false}) {
     run_campaign({.what = as_producer ? "producer attach, detach" : "consumer attach, detach",
                   .fresh = plain_queue,
-                  .prepare =
-                      [as_producer](const SmallQueue& small) -> Stepper::Operation {
+                  .prepare = [as_producer](const SmallQueue& small) -> Stepper::Operation {
                     static std::unique_ptr<Queue> queue;
                     queue = std::make_unique<Queue>(std::move(*small.open_again()));
                     return [as_producer] {
@@ -54,8 +53,7 @@ TEST(StepLife, a_killed_attach_or_detach_leaks_no_entry) {
 TEST(StepLife, a_killed_group_creation_leaves_a_whole_group_or_none) {
   run_campaign({.what = "group create",
                 .fresh = plain_queue,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   static auto queue = std::move(*small.open_again());
                   return [] {
                     if (!queue.create_group({.name = "g"})) _exit(1);
@@ -86,8 +84,7 @@ TEST(StepLife, a_killed_group_removal_leaves_the_group_or_its_room) {
                       (void)small->queue->create_group({.name = "g"});
                       return small;
                     },
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   static auto queue = std::move(*small.open_again());
                   return [] {
                     if (!queue.remove_group("g")) _exit(1);
@@ -118,8 +115,7 @@ TEST(StepLife, a_killed_purge_can_be_done_again) {
                       for (int i = 0; i < 5; ++i) (void)producer.publish("m");
                       return small;
                     },
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   static auto queue = std::move(*small.open_again());
                   return [] {
                     if (!queue.purge()) _exit(1);
@@ -136,7 +132,8 @@ TEST(StepLife, a_killed_purge_can_be_done_again) {
 std::size_t objects_of(const Scratch& scratch) {
   std::size_t count = 0;
   for (const auto& entry : std::filesystem::directory_iterator{"/dev/shm"}) {
-    count += entry.path().filename().string().starts_with("shmq." + scratch.name_space + ".") ? 1 : 0;
+    count +=
+        entry.path().filename().string().starts_with("shmq." + scratch.name_space + ".") ? 1 : 0;
   }
   return count;
 }
@@ -180,8 +177,8 @@ TEST(StepLife, a_killed_creator_leaves_a_whole_queue_or_nothing) {
     ASSERT_TRUE(Queue::remove("q", {.name_space = scratch.name_space}));
     ASSERT_EQ(objects_of(scratch), 0U);
   }
-  std::printf("create: %llu kills, %llu left a whole queue\n", static_cast<unsigned long long>(kills),
-              static_cast<unsigned long long>(whole));
+  std::printf("create: %llu kills, %llu left a whole queue\n",
+              static_cast<unsigned long long>(kills), static_cast<unsigned long long>(whole));
   ASSERT_GT(kills, 10U);
   ASSERT_GT(whole, 0U);
 }
@@ -197,8 +194,10 @@ TEST(StepLife, a_killed_remover_leaves_the_queue_or_nothing) {
   std::vector<std::uint64_t> states;
   {
     auto small = plain_queue();
-    states = Stepper{"shmq." + small->scratch.name_space + ".q", [&] { return prepare(small->scratch); }}
-                 .record();
+    states = Stepper{
+        "shmq." + small->scratch.name_space + ".q", [&] {
+          return prepare(small->scratch);
+        }}.record();
   }
   for (const std::uint64_t state : sampled(states, 24)) {
     auto small = plain_queue();
@@ -246,8 +245,7 @@ TEST(StepLife, a_killed_reclaimer_leaves_the_rest_to_the_next) {
                       waitpid(pid, nullptr, 0);
                       return small;
                     },
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   static auto queue = std::move(*small.open_again());
                   return [] {
                     if (queue.reclaim().value() != 2) _exit(1);

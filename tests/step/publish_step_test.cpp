@@ -20,10 +20,12 @@ std::unique_ptr<SmallQueue> queue_with_two_messages() {
   return small;
 }
 
-std::string marked(int i) { return std::string(700, static_cast<char>('A' + i)) + std::to_string(i); }
+std::string marked(int i) {
+  return std::string(700, static_cast<char>('A' + i)) + std::to_string(i);
+}
 
-// What must hold after any kill: the messages before are there; of those of the dead, a prefix, each
-// whole; others publish and receive at once.
+// What must hold after any kill: the messages before are there; of those of the dead, a prefix,
+// each whole; others publish and receive at once.
 void check_prefix(SmallQueue& small, bool finished, int published_when_finished) {
   auto other = small.producer();
   ASSERT_TRUE(other.publish("after")) << "others never wait";
@@ -63,8 +65,7 @@ void check_prefix(SmallQueue& small, bool finished, int published_when_finished)
 TEST(StepPublish, a_killed_publisher_leaves_a_whole_message_or_none) {
   run_campaign({.what = "publish",
                 .fresh = queue_with_two_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
+                .prepare = [](const SmallQueue& small) -> Stepper::Operation {
                   static auto queue = std::move(*small.open_again());
                   static auto producer = std::move(*queue.producer());
                   return [] {
@@ -78,40 +79,40 @@ TEST(StepPublish, a_killed_publisher_leaves_a_whole_message_or_none) {
 }
 
 TEST(StepPublish, a_killed_loan_is_published_whole_or_not_at_all) {
-  run_campaign({.what = "loan and commit",
-                .fresh = queue_with_two_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
-                  static auto queue = std::move(*small.open_again());
-                  static auto producer = std::move(*queue.producer());
-                  return [] {
-                    for (int i = 0; i < 3; ++i) {
-                      const std::string text = marked(i);
-                      auto loan = producer.loan(text.size());
-                      std::memcpy(loan->bytes().data(), text.data(), text.size());
-                      if (!loan->commit()) _exit(1);
-                    }
-                    auto abandoned = producer.loan(3000);
-                  };
-                },
-                .check = [](SmallQueue& small, bool finished) { check_prefix(small, finished, 3); }});
+  run_campaign(
+      {.what = "loan and commit",
+       .fresh = queue_with_two_messages,
+       .prepare = [](const SmallQueue& small) -> Stepper::Operation {
+         static auto queue = std::move(*small.open_again());
+         static auto producer = std::move(*queue.producer());
+         return [] {
+           for (int i = 0; i < 3; ++i) {
+             const std::string text = marked(i);
+             auto loan = producer.loan(text.size());
+             std::memcpy(loan->bytes().data(), text.data(), text.size());
+             if (!loan->commit()) _exit(1);
+           }
+           auto abandoned = producer.loan(3000);
+         };
+       },
+       .check = [](SmallQueue& small, bool finished) { check_prefix(small, finished, 3); }});
 }
 
 TEST(StepPublish, a_killed_batch_leaves_a_prefix) {
-  run_campaign({.what = "publish_batch",
-                .fresh = queue_with_two_messages,
-                .prepare =
-                    [](const SmallQueue& small) -> Stepper::Operation {
-                  static auto queue = std::move(*small.open_again());
-                  static auto producer = std::move(*queue.producer());
-                  static std::vector<std::string> texts{marked(0), marked(1), marked(2), marked(3)};
-                  static std::vector<std::span<const std::byte>> payloads;
-                  for (const auto& text : texts) payloads.push_back(std::as_bytes(std::span{text}));
-                  return [] {
-                    if (producer.publish_batch(payloads).published != 4) _exit(1);
-                  };
-                },
-                .check = [](SmallQueue& small, bool finished) { check_prefix(small, finished, 4); }});
+  run_campaign(
+      {.what = "publish_batch",
+       .fresh = queue_with_two_messages,
+       .prepare = [](const SmallQueue& small) -> Stepper::Operation {
+         static auto queue = std::move(*small.open_again());
+         static auto producer = std::move(*queue.producer());
+         static std::vector<std::string> texts{marked(0), marked(1), marked(2), marked(3)};
+         static std::vector<std::span<const std::byte>> payloads;
+         for (const auto& text : texts) payloads.push_back(std::as_bytes(std::span{text}));
+         return [] {
+           if (producer.publish_batch(payloads).published != 4) _exit(1);
+         };
+       },
+       .check = [](SmallQueue& small, bool finished) { check_prefix(small, finished, 4); }});
 }
 
 // STALL: stopped instead of killed. The others go on for two laps; the late message is a new one.
@@ -128,7 +129,8 @@ TEST(StallPublish, a_stopped_publisher_delays_nobody_and_its_message_arrives_who
   std::vector<std::uint64_t> states;
   {
     SmallQueue small;
-    states = Stepper{"shmq." + small.scratch.name_space + ".q", [&] { return prepare(small); }}.record();
+    states =
+        Stepper{"shmq." + small.scratch.name_space + ".q", [&] { return prepare(small); }}.record();
   }
   std::uint64_t stalls = 0;
   for (const std::uint64_t state : states) {

@@ -24,9 +24,14 @@ struct SmallQueue {
 
   static QueueOptions options(Overflow overflow = Overflow::fail,
                               std::vector<GroupOptions> groups = {}) {
-    QueueOptions chosen{.slots = 16, .arena_bytes = 16 * 4096, .chunk_bytes = 4096,
-                        .max_groups = 4, .max_participants = 8, .window_entries = 16,
-                        .straggler_entries = 16, .overflow = overflow,
+    QueueOptions chosen{.slots = 16,
+                        .arena_bytes = 16 * 4096,
+                        .chunk_bytes = 4096,
+                        .max_groups = 4,
+                        .max_participants = 8,
+                        .window_entries = 16,
+                        .straggler_entries = 16,
+                        .overflow = overflow,
                         .groups = std::move(groups)};
     return chosen;
   }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// STEP: an operation is killed for real at each distinct state that it goes through; each time, on a
-// fresh queue, others check with the real code what must hold.
+// STEP: an operation is killed for real at each distinct state that it goes through; each time, on
+// a fresh queue, others check with the real code what must hold.
 #pragma once
 
 #include <gtest/gtest.h>

@@ -14,8 +14,8 @@ int main(int argc, char** argv) {
   if (role == "create") return quickstart::create();
   if (role == "publish" && words.size() == 2) return quickstart::publish(words[1]);
   if (role == "archive" && words.size() >= 2) {
-    return quickstart::archive(words[1],
-                               words.size() == 3 ? std::strtoull(words[2].c_str(), nullptr, 10) : ~0ULL);
+    return quickstart::archive(
+        words[1], words.size() == 3 ? std::strtoull(words[2].c_str(), nullptr, 10) : ~0ULL);
   }
   if (role == "words") return quickstart::count_words();
   if (role == "index") return quickstart::index();

@@ -77,9 +77,11 @@ bool write_all(int descriptor, const char* bytes, std::size_t count) {
 
 int create() {
   // Small enough that the producer waits for its consumers: the flow is real.
-  auto queue = shmq::Queue::create(
-      queue_name, {.slots = 4096, .arena_bytes = 4_MiB, .chunk_bytes = 64_KiB,
-                   .groups = {{.name = "archive"}, {.name = "words"}}});
+  auto queue =
+      shmq::Queue::create(queue_name, {.slots = 4096,
+                                       .arena_bytes = 4_MiB,
+                                       .chunk_bytes = 64_KiB,
+                                       .groups = {{.name = "archive"}, {.name = "words"}}});
   return queue ? 0 : complain(queue.error());
 }
 
@@ -182,8 +184,8 @@ int count_words() {
                                      std::chrono::system_clock::now() - *published)
                                      .count());
         }
-        // A word is what holds a printable character, between white space; other bytes neither begin
-        // nor end one. So it is in wc, in the C locale.
+        // A word is what holds a printable character, between white space; other bytes neither
+        // begin nor end one. So it is in wc, in the C locale.
         bool inside = false;
         for (const char c : delivery.text()) {
           if (c == ' ' || (c >= '\t' && c <= '\r')) {
@@ -199,9 +201,9 @@ int count_words() {
   if (code != 0) return code;
   std::sort(latencies_us.begin(), latencies_us.end());
   const auto at = [&](double share) {
-    return latencies_us.empty()
-               ? 0.0
-               : latencies_us[static_cast<std::size_t>(share * static_cast<double>(latencies_us.size() - 1))];
+    return latencies_us.empty() ? 0.0
+                                : latencies_us[static_cast<std::size_t>(
+                                      share * static_cast<double>(latencies_us.size() - 1))];
   };
   std::printf("words %llu\nlatency %.1f %.1f\n", words, at(0.5), at(0.99));
   return 0;
@@ -253,13 +255,13 @@ int report() {
   for (const auto& info : queue->groups()) {
     const auto lost = stats.tail.value - info.born.value - info.acked_total - info.ready -
                       info.in_flight - info.delayed;
-    std::printf("group %s %llu %llu %llu %llu\n", info.name.c_str(),
-                static_cast<unsigned long long>(info.acked_total),
-                static_cast<unsigned long long>(
-                    info.redelivered_death_total + info.redelivered_lease_total +
-                    info.redelivered_nack_total + info.redelivered_release_total),
-                static_cast<unsigned long long>(lost),
-                static_cast<unsigned long long>(info.born.value));
+    std::printf(
+        "group %s %llu %llu %llu %llu\n", info.name.c_str(),
+        static_cast<unsigned long long>(info.acked_total),
+        static_cast<unsigned long long>(info.redelivered_death_total +
+                                        info.redelivered_lease_total + info.redelivered_nack_total +
+                                        info.redelivered_release_total),
+        static_cast<unsigned long long>(lost), static_cast<unsigned long long>(info.born.value));
   }
   return 0;
 }

@@ -31,10 +31,10 @@ struct ConsumerOptions {
 };
 
 /// What became of an ack, nack, release or extend.
-enum class [[nodiscard]] Settlement : std::uint8_t {
-  settled,     ///< done
-  lease_lost,  ///< refused, nothing changed: the message belongs to another consumer by now, was
-               ///< dropped or settled already, or the handle is closed
+enum class [[nodiscard]] Settlement : std::uint8_t{
+    settled,     ///< done
+    lease_lost,  ///< refused, nothing changed: the message belongs to another consumer by now, was
+                 ///< dropped or settled already, or the handle is closed
 };
 
 /// Fences writes to other systems: of two tokens for one seq, the one with the higher number was
@@ -127,7 +127,8 @@ class SHMQ_API Consumer {
 
   /// Waits up to `timeout` for a message; an empty delivery when none came. Errors: interrupted,
   /// in_flight_limit, removed, corrupt, closed, forked: not the same as "nothing came".
-  Result<Delivery> receive(std::chrono::nanoseconds timeout = forever, std::stop_token stop = {}) noexcept;
+  Result<Delivery> receive(std::chrono::nanoseconds timeout = forever,
+                           std::stop_token stop = {}) noexcept;
   /// Never waits.
   Result<Delivery> try_receive() noexcept { return receive(std::chrono::nanoseconds::zero()); }
   /// Fills `deliveries` from the front with what is there, waiting only for the first; gives their

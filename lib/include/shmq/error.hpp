@@ -33,24 +33,24 @@ enum class Errc : std::int32_t {
   invalid_name,           ///< a queue, group or namespace name outside [a-z0-9][a-z0-9._-]{0,63}
   no_such_queue,
   no_such_group,
-  already_exists,         ///< a queue or group of this name exists
+  already_exists,            ///< a queue or group of this name exists
   exists_with_other_limits,  ///< open_or_create: it exists, and differs from what was asked for
-  wrong_group_mode,       ///< the group's mode is not the one the caller expects
-  not_enough_memory,      ///< /dev/shm has no room for a segment of this size
+  wrong_group_mode,          ///< the group's mode is not the one the caller expects
+  not_enough_memory,         ///< /dev/shm has no room for a segment of this size
   no_permission,
-  foreign_owner,          ///< the segment belongs to a user that the caller does not trust
-  not_a_segment,          ///< the object is not a segment: random bytes, truncated, of no known magic
-  version_mismatch,       ///< a segment of another ABI version, layout, architecture or boot
-  corrupt,                ///< shared bytes contradict each other
-  removed,                ///< the queue or the group was removed while this handle was attached
+  foreign_owner,     ///< the segment belongs to a user that the caller does not trust
+  not_a_segment,     ///< the object is not a segment: random bytes, truncated, of no known magic
+  version_mismatch,  ///< a segment of another ABI version, layout, architecture or boot
+  corrupt,           ///< shared bytes contradict each other
+  removed,           ///< the queue or the group was removed while this handle was attached
   too_many_participants,
   too_many_producers,
   too_many_groups,
-  closed,                 ///< the handle was closed or moved from
-  forked,                 ///< the handle belongs to the parent process
-  busy,                   ///< another process holds the queue's administration lock
-  daemon_away,            ///< only the daemon can do this, and it does not run
-  not_retained,           ///< the seq lies below what the queue still holds
+  closed,        ///< the handle was closed or moved from
+  forked,        ///< the handle belongs to the parent process
+  busy,          ///< another process holds the queue's administration lock
+  daemon_away,   ///< only the daemon can do this, and it does not run
+  not_retained,  ///< the seq lies below what the queue still holds
 };
 
 /// The category of Errc, named "shmq".
@@ -66,12 +66,15 @@ inline std::error_code make_error_code(Errc code) noexcept {
 /// An Error made on the data path carries no text of its own and allocates nothing.
 class SHMQ_API Error {
  public:
-  Error(Errc code) noexcept : code_(make_error_code(code)) {}  // NOLINT(google-explicit-constructor)
+  Error(Errc code) noexcept
+      : code_(make_error_code(code)) {}  // NOLINT(google-explicit-constructor)
   Error(std::error_code code, std::string what, std::string why, std::string remedy)
       : code_(code), what_(std::move(what)), why_(std::move(why)), remedy_(std::move(remedy)) {}
 
   [[nodiscard]] std::error_code code() const noexcept { return code_; }
-  operator std::error_code() const noexcept { return code_; }  // NOLINT(google-explicit-constructor)
+  operator std::error_code() const noexcept {
+    return code_;
+  }  // NOLINT(google-explicit-constructor)
 
   /// What was attempted and on which name ("open queue 'orders'"); empty on the data path.
   [[nodiscard]] const std::string& what() const noexcept { return what_; }

@@ -37,7 +37,8 @@ struct QueueStats {
   std::uint64_t messages_held = 0;
   std::uint64_t dropped_total = 0;  ///< by drop_oldest or purge, per queue
   /// sealed: full of messages that some group has not passed, or pinned; free: may be taken.
-  std::uint64_t chunks_total = 0, chunks_open = 0, chunks_sealed = 0, chunks_free = 0, chunks_pinned = 0;
+  std::uint64_t chunks_total = 0, chunks_open = 0, chunks_sealed = 0, chunks_free = 0,
+                chunks_pinned = 0;
   std::uint32_t producers = 0, consumers = 0, groups = 0;
 };
 
@@ -50,10 +51,10 @@ struct GroupInfo {
   Seq floor{};  ///< all below are settled
   std::uint64_t ready = 0, in_flight = 0, delayed = 0, dead = 0;
   std::uint64_t acked_total = 0, dropped_total = 0;
-  std::uint64_t redelivered_death_total = 0, redelivered_lease_total = 0, redelivered_nack_total = 0,
-                redelivered_release_total = 0;
-  std::uint32_t consumers = 0;            ///< attached, standing by included
-  std::uint32_t active_participant = 0;   ///< entry number + 1 of the active consumer; 0: none
+  std::uint64_t redelivered_death_total = 0, redelivered_lease_total = 0,
+                redelivered_nack_total = 0, redelivered_release_total = 0;
+  std::uint32_t consumers = 0;           ///< attached, standing by included
+  std::uint32_t active_participant = 0;  ///< entry number + 1 of the active consumer; 0: none
   std::uint64_t ownership_generation = 0;
 };
 
@@ -67,7 +68,8 @@ struct ParticipantInfo {
   std::uint32_t pid = 0;  ///< as seen in its own pid namespace
   bool alive = false;     ///< false: dead and not yet reclaimed
   bool active = false;    ///< a consumer: the active one of its group
-  std::uint64_t in_flight = 0, messages_total = 0, bytes_total = 0, chunks_pinned = 0, chunks_owned = 0;
+  std::uint64_t in_flight = 0, messages_total = 0, bytes_total = 0, chunks_pinned = 0,
+                chunks_owned = 0;
   std::chrono::system_clock::time_point attached{};
 };
 

@@ -69,25 +69,25 @@ struct GroupOptions {
 
 /// Limits are fixed when the queue is created and stored in the segment.
 struct QueueOptions {
-  std::uint64_t slots = 65536;                 ///< messages held at most; a power of two from 2 to 2^26
-  std::uint64_t arena_bytes = 64ULL << 20;     ///< payload memory; a multiple of chunk_bytes
-  std::uint32_t chunk_bytes = 256U << 10;      ///< 4 KiB to 1 MiB, a power of two
-  std::uint32_t max_groups = 16;               ///< 1 to 1,024
-  std::uint32_t max_participants = 256;        ///< 1 to 4,096; producers, consumers, administrators
+  std::uint64_t slots = 65536;  ///< messages held at most; a power of two from 2 to 2^26
+  std::uint64_t arena_bytes = 64ULL << 20;  ///< payload memory; a multiple of chunk_bytes
+  std::uint32_t chunk_bytes = 256U << 10;   ///< 4 KiB to 1 MiB, a power of two
+  std::uint32_t max_groups = 16;            ///< 1 to 1,024
+  std::uint32_t max_participants = 256;     ///< 1 to 4,096; producers, consumers, administrators
   /// Producers attached at once. 0: as many as the arena allows, 2 chunks each.
   std::uint32_t max_producers = 0;
-  std::uint32_t window_entries = 4096;         ///< in flight per group; a power of two, 16 to 65,536
-  std::uint32_t straggler_entries = 4096;      ///< per group; a power of two, 16 to 65,536
-  std::uint64_t max_message_bytes = 0;         ///< payload + attributes; 0: an eighth of the arena
+  std::uint32_t window_entries = 4096;     ///< in flight per group; a power of two, 16 to 65,536
+  std::uint32_t straggler_entries = 4096;  ///< per group; a power of two, 16 to 65,536
+  std::uint64_t max_message_bytes = 0;     ///< payload + attributes; 0: an eighth of the arena
   Overflow overflow = Overflow::block;
-  bool durable = false;                        ///< only the daemon creates durable queues
-  std::vector<GroupOptions> groups{};          ///< none named: one exclusive group "default"
+  bool durable = false;                ///< only the daemon creates durable queues
+  std::vector<GroupOptions> groups{};  ///< none named: one exclusive group "default"
 
-  mode_t mode = 0600;                          ///< permission bits, independent of the umask
-  std::optional<uid_t> owner{};                ///< default: the caller
-  std::optional<gid_t> owner_group{};          ///< default: the caller's group
-  std::string name_space{};                    ///< default: SHMQ_NAMESPACE, else "default"
-  std::vector<uid_t> trusted_owners{};         ///< see OpenOptions; used by open_or_create
+  mode_t mode = 0600;                   ///< permission bits, independent of the umask
+  std::optional<uid_t> owner{};         ///< default: the caller
+  std::optional<gid_t> owner_group{};   ///< default: the caller's group
+  std::string name_space{};             ///< default: SHMQ_NAMESPACE, else "default"
+  std::vector<uid_t> trusted_owners{};  ///< see OpenOptions; used by open_or_create
 };
 
 enum class Access : std::uint8_t {

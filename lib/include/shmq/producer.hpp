@@ -37,7 +37,7 @@ struct PublishOptions {
 /// A seq, or the reason why there is none. Two words; never allocates.
 class [[nodiscard]] PublishResult {
  public:
-  constexpr PublishResult(Seq seq) noexcept : seq_(seq) {}  // NOLINT(google-explicit-constructor)
+  constexpr PublishResult(Seq seq) noexcept : seq_(seq) {}   // NOLINT(google-explicit-constructor)
   constexpr PublishResult(Errc code, Seq seq = {}) noexcept  // NOLINT(google-explicit-constructor)
       : seq_(seq), code_(code) {}
 
@@ -102,8 +102,8 @@ class SHMQ_API Producer {
   /// between, and `published` of them are in the queue, in order, when it ends early.
   struct [[nodiscard]] BatchResult {
     std::size_t published = 0;
-    Seq last{};               ///< of the last one published; meaningless if published == 0
-    Errc code = Errc::ok;     ///< why it ended early, or ok
+    Seq last{};            ///< of the last one published; meaningless if published == 0
+    Errc code = Errc::ok;  ///< why it ended early, or ok
   };
   BatchResult publish_batch(std::span<const std::span<const std::byte>> payloads,
                             const PublishOptions& options = {}) noexcept;

@@ -17,6 +17,7 @@ using namespace std::chrono_literals;
 constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
 constexpr std::uint32_t quick_looks = 16;
+constexpr std::uint32_t latency_looks = 256;  // about 150 ns: a round trip
 constexpr std::uint32_t pin_bits = 8;  // of Delivery::pin_; the rest: bytes from record to payload
 
 std::chrono::nanoseconds back_off_of(std::uint32_t failures) noexcept {
@@ -33,7 +34,8 @@ ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
       exclusive_(*segment_, group, group_word, participation_.entry_number() + 1,
                  participation_.generation()),
       entry_(participation_.entry()),
-      arena_(segment_->arena()) {}
+      arena_(segment_->arena()),
+      backoff_(segment_->limits().slots, segment_->limits().arena_bytes) {}
 
 ConsumerCore::~ConsumerCore() { close(); }
 
@@ -70,16 +72,36 @@ void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
   }
 }
 
+[[gnu::always_inline]] inline void ConsumerCore::note_received(std::uint64_t messages,
+                                                               std::uint64_t bytes) noexcept {
+  // relaxed: figures for people, on a line that only we write.
+  sync::store_relaxed(entry_.messages_total, sync::load_relaxed(entry_.messages_total) + messages);
+  sync::store_relaxed(entry_.bytes_total, sync::load_relaxed(entry_.bytes_total) + bytes);
+}
+
+// The usual single message. What stands between the load of the record and the next publish or ack
+// is kept short in stores: they leave the store buffer one by one, and a locked instruction waits
+// for them.
+[[gnu::always_inline]] inline bool ConsumerCore::receive_next(Delivery& delivery) noexcept {
+  queue::HandOut hand_out;
+  if (!exclusive_.fetch_next(hand_out)) return false;
+  fill(delivery, hand_out);
+  empty_looks_ = 0;
+  note_received(1, hand_out.payload_bytes);
+  return true;
+}
+
 Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept {
   const Fetch fetch =
       exclusive_.fetch(hand_outs_.data(), std::min(deliveries.size(), batch_max), count);
-  for (std::size_t i = 0; i < count; ++i) fill(deliveries[i], hand_outs_[i]);
+  std::uint64_t bytes = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    fill(deliveries[i], hand_outs_[i]);
+    bytes += hand_outs_[i].payload_bytes;
+  }
   if (count != 0) {
-    messages_ += count;
     empty_looks_ = 0;
-    // relaxed: figures for people, on a line that only we write.
-    sync::store_relaxed(entry_.messages_total, messages_);
-    sync::store_relaxed(entry_.in_flight, exclusive_.in_flight());
+    note_received(count, bytes);
     reached_the_end_ = count < std::min(deliveries.size(), batch_max);
   } else if (++empty_looks_ == idle_looks_before_unpin) {
     exclusive_.pins().clear_idle();
@@ -97,8 +119,11 @@ void ConsumerCore::look_for_the_dead() noexcept {
 
 // What came since the back-off was asked last.
 void ConsumerCore::note_burst() noexcept {
-  backoff_.made_progress(messages_ - messages_at_last_wait_);
-  messages_at_last_wait_ = messages_;
+  const std::uint64_t messages = sync::load_relaxed(entry_.messages_total);
+  const std::uint64_t bytes = sync::load_relaxed(entry_.bytes_total);
+  backoff_.made_progress(messages - messages_at_last_wait_, bytes - bytes_at_last_wait_);
+  messages_at_last_wait_ = messages;
+  bytes_at_last_wait_ = bytes;
 }
 
 // Nothing was there: ok means look again.
@@ -120,7 +145,8 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     step = blocking.step(control.message_event, &backoff_, sync::sleep_limit);
     // After the wait, not before: a look that always finds the next one at once would keep the
     // bursts short, and the other side's lines going back and forth.
-    for (std::uint32_t look = 0; look < quick_looks && !exclusive_.next_is_there(); ++look) {
+    const std::uint32_t looks = backoff_.wants_latency() ? latency_looks : quick_looks;
+    for (std::uint32_t look = 0; look < looks && !exclusive_.next_is_there(); ++look) {
     }
   } else {
     // Standing by, or waiting for a due time: no message changes that, so not on message_event.
@@ -164,6 +190,10 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
     note_burst();
     backoff_.wait(0);
   }
+  if (deliveries.size() == 1 && receive_next(deliveries[0])) {
+    look_for_the_dead();
+    return 1;
+  }
   std::size_t count = 0;
   Fetch fetch = try_receive(deliveries, count);
   look_for_the_dead();
@@ -185,21 +215,21 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
       if (readiness_ != nullptr) readiness_->refresh();
       return 0;
     }
-    if (code != Errc::ok) return 0;
+    if (SHMQ_UNLIKELY(code != Errc::ok)) return 0;
+    if (deliveries.size() == 1 && receive_next(deliveries[0])) return 1;
     fetch = try_receive(deliveries, count);
   }
 }
 
 // --- Settling ----------------------------------------------------------------------------------
 
-Settlement ConsumerCore::ack(Delivery& delivery) noexcept {
+[[gnu::always_inline]] inline Settlement ConsumerCore::ack(Delivery& delivery) noexcept {
   const sync::CallScope scope{gate_};
   if (!scope || participation_.in_forked_child() || delivery.settled_ ||
       !exclusive_.ack(delivery.seq_.value, delivery.token_)) {
     return Settlement::lease_lost;
   }
   delivery.settled_ = true;
-  sync::store_relaxed(entry_.in_flight, exclusive_.in_flight());
   return Settlement::settled;
 }
 
@@ -208,7 +238,6 @@ Settlement ConsumerCore::ack_through(Seq seq) noexcept {
   if (!scope || participation_.in_forked_child() || !exclusive_.ack_through(seq.value)) {
     return Settlement::lease_lost;
   }
-  sync::store_relaxed(entry_.in_flight, exclusive_.in_flight());
   return Settlement::settled;
 }
 
@@ -235,7 +264,7 @@ Settlement ConsumerCore::extend(const Delivery& delivery, std::chrono::nanosecon
   return Settlement::settled;
 }
 
-void ConsumerCore::drop(Delivery& delivery) noexcept {
+[[gnu::always_inline]] inline void ConsumerCore::drop(Delivery& delivery) noexcept {
   if (SHMQ_UNLIKELY(!usable())) return;
   if (!delivery.settled_ && delivery.token_ == exclusive_.token() &&
       !exclusive_.is_below_floor(delivery.seq_.value)) {
@@ -327,11 +356,10 @@ Consumer::~Consumer() = default;
 
 Result<Delivery> Consumer::receive(std::chrono::nanoseconds timeout,
                                    std::stop_token stop) noexcept {
-  if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
-  Result<Delivery> delivery{tl::in_place};
-  Errc code = Errc::ok;
-  core_->receive({&*delivery, 1}, timeout, stop, code);
-  if (code != Errc::ok) return tl::unexpected(Error{code});
+  Result<Delivery> delivery{tl::in_place};  // one object for both outcomes, so that none is moved
+  Errc code = Errc::closed;
+  if (core_ != nullptr) core_->receive({&*delivery, 1}, timeout, stop, code);
+  if (SHMQ_UNLIKELY(code != Errc::ok)) delivery = tl::unexpected(Error{code});
   return delivery;
 }
 

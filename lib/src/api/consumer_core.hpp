@@ -43,7 +43,9 @@ class ConsumerCore {
     return !gate_.closing() && !participation_.in_forked_child();
   }
   void fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept;
+  void note_received(std::uint64_t messages, std::uint64_t bytes) noexcept;
   void clear(std::span<Delivery> deliveries) noexcept;
+  bool receive_next(Delivery& delivery) noexcept;
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
   void look_for_the_dead() noexcept;
@@ -56,8 +58,8 @@ class ConsumerCore {
   queue::ExclusiveConsumer exclusive_;
   shm::Participant& entry_;
   const std::byte* const arena_;
-  std::uint64_t messages_ = 0;
   std::uint64_t messages_at_last_wait_ = 0;
+  std::uint64_t bytes_at_last_wait_ = 0;
   std::uint32_t last_reap_tick_ = 0;
   std::uint32_t empty_looks_ = 0;
   bool reached_the_end_ = false;  // the last batch was cut short by the tail

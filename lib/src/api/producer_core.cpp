@@ -9,16 +9,33 @@
 namespace shmq::detail {
 namespace {
 
-// Small copies in line, in steps of 16 with an overlapping end: libc's call and dispatch cost more
-// than the copy.
-[[gnu::always_inline]] inline void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
-  if (SHMQ_LIKELY(bytes >= 16 && bytes <= 256)) {
-    for (std::size_t i = 0; i + 16 <= bytes; i += 16) __builtin_memcpy(to + i, from + i, 16);
-    __builtin_memcpy(to + bytes - 16, from + bytes - 16, 16);
-    return;
-  }
-  if (bytes == 8) {
-    __builtin_memcpy(to, from, 8);
+// Small copies in line, in words of 8 with an overlapping end: libc's call and dispatch cost more
+// than the copy, and a wider load of fields that the caller has just stored one by one waits until
+// those stores have left the store buffer (measured: 3 ns of 12).
+[[gnu::always_inline]] inline void copy_payload(std::byte* to, const std::byte* from,
+                                                std::size_t bytes) noexcept {
+  if (SHMQ_LIKELY(bytes >= 8 && bytes <= 256)) {
+    const auto load = [](const std::byte* place) {
+      std::uint64_t word = 0;
+      __builtin_memcpy(&word, place, 8);
+      return word;
+    };
+    const std::uint64_t last = load(from + bytes - 8);
+    std::byte* const last_to = to + bytes - 8;
+    for (; bytes >= 32; bytes -= 32, from += 32, to += 32) {
+      std::uint64_t a = load(from);
+      std::uint64_t b = load(from + 8);
+      std::uint64_t c = load(from + 16);
+      std::uint64_t d = load(from + 24);
+      // In four registers: the compiler would join them into wide loads.
+      __asm__("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d));
+      __builtin_memcpy(to, &a, 8);
+      __builtin_memcpy(to + 8, &b, 8);
+      __builtin_memcpy(to + 16, &c, 8);
+      __builtin_memcpy(to + 24, &d, 8);
+    }
+    for (; bytes > 8; bytes -= 8, from += 8, to += 8) __builtin_memcpy(to, from, 8);
+    __builtin_memcpy(last_to, &last, 8);
     return;
   }
   if (bytes != 0) std::memcpy(to, from, bytes);
@@ -36,7 +53,9 @@ ProducerCore::ProducerCore(std::shared_ptr<shm::Segment> segment,
       overflow_(static_cast<Overflow>(segment_->limits().overflow)),
       max_message_bytes_(segment_->limits().max_message_bytes),
       publish_time_(options.publish_time),
-      entry_(participation_.entry()) {}
+      fast_end_bytes_(publish_time_ ? 0 : max_message_bytes_ + 1),
+      entry_(participation_.entry()),
+      backoff_(segment_->limits().slots, segment_->limits().arena_bytes) {}
 
 ProducerCore::~ProducerCore() { close(); }
 
@@ -56,12 +75,11 @@ Errc ProducerCore::shape(std::size_t payload_bytes, std::span<const Attribute> a
   return Errc::ok;
 }
 
-[[gnu::always_inline]] inline void ProducerCore::count(std::uint64_t messages, std::uint64_t bytes) noexcept {
-  messages_ += messages;
-  bytes_ += bytes;
+[[gnu::always_inline]] inline void ProducerCore::count(std::uint64_t messages,
+                                                       std::uint64_t bytes) noexcept {
   // relaxed: figures for people, on a line that only we write.
-  sync::store_relaxed(entry_.messages_total, messages_);
-  sync::store_relaxed(entry_.bytes_total, bytes_);
+  sync::store_relaxed(entry_.messages_total, sync::load_relaxed(entry_.messages_total) + messages);
+  sync::store_relaxed(entry_.bytes_total, sync::load_relaxed(entry_.bytes_total) + bytes);
 }
 
 // Called when there is no room. ok: look again.
@@ -81,9 +99,12 @@ Errc ProducerCore::make_room(bool for_arena, const PublishOptions& options, Bloc
   if (options.timeout.count() <= 0) return Errc::full;
   publisher_.move_hint();
   publisher_.notify();
-  if (messages_ != messages_at_last_wait_) {
-    backoff_.made_progress(messages_ - messages_at_last_wait_);
-    messages_at_last_wait_ = messages_;
+  const std::uint64_t messages = sync::load_relaxed(entry_.messages_total);
+  if (messages != messages_at_last_wait_) {
+    const std::uint64_t bytes = sync::load_relaxed(entry_.bytes_total);
+    backoff_.made_progress(messages - messages_at_last_wait_, bytes - bytes_at_last_wait_);
+    messages_at_last_wait_ = messages;
+    bytes_at_last_wait_ = bytes;
   }
   if (blocking.slept()) {
     if (publisher_.removed()) return Errc::removed;
@@ -158,13 +179,12 @@ PublishResult ProducerCore::publish_one(std::span<const std::byte> payload,
 // nothing happened, and the general way finds out why.
 [[gnu::always_inline]] inline bool ProducerCore::publish_fast(
     std::span<const std::byte> payload) noexcept {
-  if (SHMQ_UNLIKELY(payload.size() > max_message_bytes_ || publish_time_)) return false;
-  std::byte* place = publisher_.chunks().bump(sizeof(shm::Record) + payload.size());
-  if (SHMQ_UNLIKELY(place == nullptr)) return false;
-  auto* record = reinterpret_cast<shm::Record*>(place);
-  record->payload_bytes = static_cast<std::uint32_t>(payload.size());
-  record->attribute_bytes = 0;
-  record->flags = 0;
+  if (SHMQ_UNLIKELY(payload.size() >= fast_end_bytes_)) return false;
+  std::byte* place = nullptr;
+  if (SHMQ_UNLIKELY(!publisher_.chunks().bump(sizeof(shm::Record) + payload.size(), place))) {
+    return false;
+  }
+  queue::write_plain_head(place, static_cast<std::uint32_t>(payload.size()));
   copy_payload(place + sizeof(shm::Record), payload.data(), payload.size());
   if (SHMQ_UNLIKELY(!publisher_.publish_at_guess(place))) {
     publisher_.chunks().undo_last(place);
@@ -174,22 +194,27 @@ PublishResult ProducerCore::publish_one(std::span<const std::byte> payload,
   return true;
 }
 
-PublishResult ProducerCore::publish(std::span<const std::byte> payload) noexcept {
+[[gnu::always_inline]] inline PublishResult ProducerCore::publish(
+    std::span<const std::byte> payload) noexcept {
   {
     const sync::CallScope scope{gate_};
     if (SHMQ_LIKELY(scope && !participation_.in_forked_child() && !publisher_.removed() &&
                     publish_fast(payload))) {
       publisher_.notify();
-      publisher_.chunks().prefetch_next();
       return Seq{publisher_.last_published()};
     }
   }
-  return publish_slowly(payload, PublishOptions{});
+  return publish_slowly(payload);
 }
 
 PublishResult ProducerCore::publish(std::span<const std::byte> payload,
                                     const PublishOptions& options) noexcept {
   return publish_slowly(payload, options);
+}
+
+[[gnu::noinline]] PublishResult ProducerCore::publish_slowly(
+    std::span<const std::byte> payload) noexcept {
+  return publish_slowly(payload, PublishOptions{});
 }
 
 PublishResult ProducerCore::publish_slowly(std::span<const std::byte> payload,
@@ -289,9 +314,8 @@ void ProducerCore::abandon(std::uint32_t ticket) noexcept {
 
 Result<int> ProducerCore::fd() {
   if (readiness_ == nullptr) {
-    auto made = ReadinessSource::make(segment_, segment_->control().room_event, [this] {
-      return queue::has_room_for_one(*segment_);
-    });
+    auto made = ReadinessSource::make(segment_, segment_->control().room_event,
+                                      [this] { return queue::has_room_for_one(*segment_); });
     if (!made) return tl::unexpected(made.error());
     readiness_ = std::move(*made);
   }

@@ -49,6 +49,7 @@ class ProducerCore {
              queue::RecordShape& shape) const noexcept;
   Errc allocate(std::uint64_t bytes, const PublishOptions& options, std::byte*& place) noexcept;
   bool publish_fast(std::span<const std::byte> payload) noexcept;
+  PublishResult publish_slowly(std::span<const std::byte> payload) noexcept;
   PublishResult publish_slowly(std::span<const std::byte> payload,
                                const PublishOptions& options) noexcept;
   PublishResult publish_one(std::span<const std::byte> payload,
@@ -65,10 +66,10 @@ class ProducerCore {
   const Overflow overflow_;
   const std::uint64_t max_message_bytes_;
   const bool publish_time_;
+  const std::uint64_t fast_end_bytes_;  // shorter payloads take the fast path
   shm::Participant& entry_;
-  std::uint64_t messages_ = 0;
-  std::uint64_t bytes_ = 0;
   std::uint64_t messages_at_last_wait_ = 0;
+  std::uint64_t bytes_at_last_wait_ = 0;
   sync::Backoff backoff_;
   sync::CallGate gate_;
   std::atomic<bool> interrupted_{false};

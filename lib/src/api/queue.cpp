@@ -93,8 +93,8 @@ Result<Queue> Queue::open_or_create(std::string_view name, const QueueOptions& o
   for (int attempt = 0; attempt < 100; ++attempt) {
     auto created = create(name, options);
     if (created || !(created.error() == Errc::already_exists)) return created;
-    auto opened = open(name, {.name_space = options.name_space,
-                              .trusted_owners = options.trusted_owners});
+    auto opened =
+        open(name, {.name_space = options.name_space, .trusted_owners = options.trusted_owners});
     if (!opened) {
       if (opened.error() == Errc::no_such_queue) continue;  // removed between the two
       return opened;
@@ -141,20 +141,20 @@ Result<Producer> Queue::producer(const ProducerOptions& options) {
                      "create the queue with a larger arena or smaller chunks");
     }
   }
-  return Producer{std::make_unique<detail::ProducerCore>(segment, std::move(*participation),
-                                                         *arena, options)};
+  return Producer{
+      std::make_unique<detail::ProducerCore>(segment, std::move(*participation), *arena, options)};
 }
 
 Result<Consumer> Queue::consumer(std::string_view group, const ConsumerOptions& options) {
   const auto& segment = core_->segment;
-  const std::string what = "consume from group '" + std::string{group} + "' of queue '" +
-                           segment->queue() + "'";
+  const std::string what =
+      "consume from group '" + std::string{group} + "' of queue '" + segment->queue() + "'";
   if (auto fine = check_writable(*segment, what); !fine) return tl::unexpected(fine.error());
   const auto found = queue::find_group(*segment, group);
   if (!found) {
-    return failure(Errc::no_such_group, what, "no such group",
-                   "create it: shmqctl group create " + segment->queue() + " " +
-                       std::string{group});
+    return failure(
+        Errc::no_such_group, what, "no such group",
+        "create it: shmqctl group create " + segment->queue() + " " + std::string{group});
   }
   const auto mode = static_cast<GroupMode>(shm::group_mode(found->word));
   if ((options.expect_mode && *options.expect_mode != mode) || mode != GroupMode::exclusive) {

@@ -123,7 +123,8 @@ Result<std::unique_ptr<ReadinessSource>> ReadinessSource::make(
   const int descriptor = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (descriptor < 0) {
     return tl::unexpected(Error{{errno, std::generic_category()},
-                                segment->describe("make a descriptor for"), std::strerror(errno),
+                                segment->describe("make a descriptor for"),
+                                std::strerror(errno),
                                 "raise the limit on open files"});
   }
   std::unique_ptr<ReadinessSource> source{

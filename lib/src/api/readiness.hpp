@@ -3,9 +3,9 @@
 // Descriptors for epoll. One helper thread per process sleeps on the futex words of all queues that
 // a descriptor was asked for, and writes eventfds.
 //
-// A descriptor is readable while its condition probably holds: the helper makes it readable when the
-// condition is seen true, and quiet again when it is seen false; so it is level-triggered, and may
-// be early or late by a look, never silent for longer than the sleep limit.
+// A descriptor is readable while its condition probably holds: the helper makes it readable when
+// the condition is seen true, and quiet again when it is seen false; so it is level-triggered, and
+// may be early or late by a look, never silent for longer than the sleep limit.
 #pragma once
 
 #include <cstdint>

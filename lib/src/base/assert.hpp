@@ -8,9 +8,9 @@ namespace shmq::base {
 [[noreturn]] void assertion_failed(const char* expression, const char* file, int line) noexcept;
 }
 
-#define SHMQ_ASSERT(expression)                                                   \
-  (__builtin_expect(static_cast<bool>(expression), 1)                            \
-       ? static_cast<void>(0)                                                    \
+#define SHMQ_ASSERT(expression)                       \
+  (__builtin_expect(static_cast<bool>(expression), 1) \
+       ? static_cast<void>(0)                         \
        : ::shmq::base::assertion_failed(#expression, __FILE__, __LINE__))
 
 #define SHMQ_LIKELY(x) __builtin_expect(static_cast<bool>(x), 1)

@@ -11,9 +11,9 @@
 namespace shmq::base {
 
 struct Clock {
-  std::uint64_t (*coarse_ns)() noexcept;    ///< CLOCK_MONOTONIC_COARSE, initial time namespace
-  std::uint64_t (*monotonic_ns)() noexcept; ///< CLOCK_MONOTONIC, this namespace; for waiting
-  std::uint64_t (*realtime_ns)() noexcept;  ///< CLOCK_REALTIME
+  std::uint64_t (*coarse_ns)() noexcept;     ///< CLOCK_MONOTONIC_COARSE, initial time namespace
+  std::uint64_t (*monotonic_ns)() noexcept;  ///< CLOCK_MONOTONIC, this namespace; for waiting
+  std::uint64_t (*realtime_ns)() noexcept;   ///< CLOCK_REALTIME
 };
 
 extern const Clock system_clock;

@@ -14,9 +14,11 @@ const char* text_of(Errc code) noexcept {
     case Errc::timed_out: return "timed out";
     case Errc::interrupted: return "interrupted";
     case Errc::not_published: return "not published";
-    case Errc::published_unconfirmed: return "published, but its durability was not confirmed in time";
+    case Errc::published_unconfirmed:
+      return "published, but its durability was not confirmed in time";
     case Errc::message_too_large: return "the message is larger than the queue's max_message_bytes";
-    case Errc::in_flight_limit: return "this consumer holds as many unsettled messages as the group allows";
+    case Errc::in_flight_limit:
+      return "this consumer holds as many unsettled messages as the group allows";
     case Errc::invalid_argument: return "invalid argument";
     case Errc::invalid_name: return "not a valid name";
     case Errc::no_such_queue: return "no such queue";

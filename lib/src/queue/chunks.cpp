@@ -42,8 +42,7 @@ void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>&
         shm::participant_role(word) != static_cast<std::uint8_t>(Role::consumer)) {
       continue;
     }
-    const std::uint64_t generation =
-        shm::participant_generation(word) & shm::pin_generation_mask;
+    const std::uint64_t generation = shm::participant_generation(word) & shm::pin_generation_mask;
     for (const std::uint64_t& place : entry.pins) {
       // [K2] acquire, pairs with C1 (pin): after the full fence below K0, so a consumer whose look
       // at the floor came before the floor moved is seen here.
@@ -59,7 +58,8 @@ void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>&
   }
 }
 
-void ProducerChunks::snapshot_pins() noexcept {
+void ProducerChunks::judge() noexcept {
+  judged_head_ = refresh_head(segment_);
   // [K0] full fence: head was read before, the pins are read after.
   sync::full_fence();
   mark_pinned_chunks(segment_, pinned_);
@@ -70,9 +70,9 @@ void ProducerChunks::seal(OwnedChunk& chunk) noexcept {
   for (std::uint32_t i = chunk.first; i < chunk.first + chunk.count; ++i) {
     sync::Word16& entry = segment_.chunk(i);
     const sync::Word16 seen = sync::read_halves(entry);
-    const std::uint64_t last = base::mutant(2) ? chunk.last_seq - 1 : chunk.last_seq;
+    const std::uint64_t last = chunk.end_seq - (base::mutant(2) ? 2 : 1);
     const sync::Word16 sealed =
-        chunk.published
+        chunk.end_seq != 0
             ? sync::Word16{last, (open_word_ & ~(7ULL << 61)) |
                                      (static_cast<std::uint64_t>(shm::ChunkState::sealed) << 61)}
             : sync::Word16{0, shm::chunk_word(shm::ChunkState::free, 0, 0)};
@@ -95,26 +95,24 @@ void ProducerChunks::seal_all() noexcept {
   cursor_ = end_ = nullptr;
 }
 
-bool ProducerChunks::try_take(std::uint32_t index, std::uint64_t head,
-                              sync::Word16& previous) noexcept {
+bool ProducerChunks::try_take(std::uint32_t index, sync::Word16& previous) noexcept {
   sync::Word16& entry = segment_.chunk(index);
   previous = sync::read_halves(entry);
   const shm::ChunkState state = shm::chunk_state(previous.high);
-  const bool reusable =
-      state == shm::ChunkState::free || (state == shm::ChunkState::sealed && previous.low < head);
+  const bool reusable = state == shm::ChunkState::free ||
+                        (state == shm::ChunkState::sealed && previous.low < judged_head_);
   if (!reusable || pinned(index)) return false;
   // [K3] seq_cst: from exactly what was judged. A torn read fails here.
   return sync::compare_and_swap(entry, previous, {0, open_word_});
 }
 
-bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first,
-                                 std::uint64_t head) noexcept {
+bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first) noexcept {
   // From the top: small ones are taken from the bottom, so the two meet as late as possible.
   const std::uint32_t chunks = segment_.limits().chunks;
   std::uint32_t taken = 0;
   std::vector<sync::Word16>& previous = run_previous_;
   for (std::uint32_t i = chunks; i-- > 0;) {
-    if (try_take(i, head, previous[taken])) {
+    if (try_take(i, previous[taken])) {
       if (++taken == count) {
         first = i;
         return true;
@@ -133,10 +131,8 @@ bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first,
   return false;
 }
 
-bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept {
-  const std::uint64_t head = refresh_head(segment_);
-  snapshot_pins();
-  if (count > 1) return acquire_run(count, first, head);
+// Within the working set, then, if so told, outside of it.
+bool ProducerChunks::acquire_single(bool outside, std::uint32_t& first) noexcept {
   shm::Control& control = segment_.control();
   const std::uint32_t chunks = segment_.limits().chunks;
   sync::Word16 previous{};
@@ -144,7 +140,7 @@ bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept
     const std::uint32_t cursor = sync::load_relaxed(cursor_word);
     for (std::uint32_t step = 0; step < size; ++step) {
       const std::uint32_t index = begin + (cursor + step) % size;
-      if (!try_take(index, head, previous)) continue;
+      if (!try_take(index, previous)) continue;
       sync::store_relaxed(cursor_word, (cursor + step + 1) % size);  // a hint: any value will do
       first = index;
       return true;
@@ -152,8 +148,18 @@ bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept
     return false;
   };
   if (search(0, working_set_chunks_, control.small_chunk_cursor)) return true;
-  return chunks > working_set_chunks_ &&
+  return outside && chunks > working_set_chunks_ &&
          search(working_set_chunks_, chunks - working_set_chunks_, control.outer_chunk_cursor);
+}
+
+bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept {
+  const auto take = [&](bool outside) {
+    return count > 1 ? acquire_run(count, first) : acquire_single(outside, first);
+  };
+  // What the last judgement allows, before head and pins are looked at again.
+  if (judged_head_ != 0 && take(false)) return true;
+  judge();
+  return take(true);
 }
 
 std::byte* ProducerChunks::allocate_in_another(std::uint64_t bytes) noexcept {
@@ -177,6 +183,7 @@ std::byte* ProducerChunks::allocate_in_another(std::uint64_t bytes) noexcept {
   }
   if (index == current_ && owned_[current_].count != 0) seal(owned_[current_]);
   current_ = index;
+  current_chunk_ = &owned_[index];
   owned_[index] = OwnedChunk{.first = first, .count = count};
   std::byte* base = arena_ + std::uint64_t{first} * chunk_bytes;
   cursor_ = base + bytes;

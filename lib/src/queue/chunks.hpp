@@ -5,8 +5,12 @@
 // Invariants:
 //  1. Nobody but the owner writes in an open chunk; a sealed chunk is written by nobody.
 //  2. A chunk is taken again only after head has passed its last seq AND no live pin names it; the
-//     pins are read after head, with a full fence between.
-//  3. A chunk with an unsettled loan in it stays open, however long; its producer goes on in another.
+//     pins are read after head, with a full fence between. Such a judgement stays true: whoever
+//     pins the chunk later looks at head after that, finds its message passed, and lets go. A
+//     judgement made once stays true: whoever pins such a chunk later looks at head after it, finds
+//     that head has passed the message, and lets go.
+//  3. A chunk with an unsettled loan in it stays open, however long; its producer goes on in
+//  another.
 //
 // Reuse is first-in-first-out through a working set of 4 MiB: the lines of a chunk just freed are
 // still dirty in the other core's cache and the slowest to write again (64 B: 87 against 26
@@ -26,38 +30,32 @@ namespace shmq::queue {
 /// A chunk (or a run of neighbours, for a large message) that this producer holds open.
 struct OwnedChunk {
   std::uint32_t first = 0;
-  std::uint32_t count = 0;      // 0: this entry is not in use
-  std::uint64_t last_seq = 0;
+  std::uint32_t count = 0;    // 0: this entry is not in use
+  std::uint64_t end_seq = 0;  // greatest seq published from it, and one; 0: nothing yet
   std::uint32_t loans = 0;
-  bool published = false;
 };
 
 class ProducerChunks {
  public:
   ProducerChunks(const shm::Segment& segment, std::byte* arena, std::uint32_t owner,
                  std::uint64_t generation);
+  ProducerChunks(const ProducerChunks&) = delete;  // holds a pointer into itself
 
-  /// Room for a record, aligned, in the current chunk; nullptr: it does not fit there.
-  std::byte* bump(std::uint64_t bytes) noexcept {
+  /// Room for a record, aligned, in the current chunk; false: it does not fit there.
+  bool bump(std::uint64_t bytes, std::byte*& place) noexcept {
     const std::uint64_t rounded =
         (bytes + shm::record_alignment - 1) & ~(shm::record_alignment - 1);
-    std::byte* place = cursor_;
-    if (SHMQ_UNLIKELY(rounded > static_cast<std::uint64_t>(end_ - place))) return nullptr;
+    place = cursor_;
+    if (SHMQ_UNLIKELY(rounded > static_cast<std::uint64_t>(end_ - place))) return false;
     cursor_ = place + rounded;
-    return place;
+    return true;
   }
   /// The same, in another chunk if need be; nullptr: no chunk is free now. The record lies in
   /// `current()`.
   std::byte* allocate(std::uint64_t bytes) noexcept {
-    std::byte* place = bump(bytes);
-    if (SHMQ_LIKELY(place != nullptr)) return place;
+    std::byte* place = nullptr;
+    if (SHMQ_LIKELY(bump(bytes, place))) return place;
     return allocate_in_another((bytes + shm::record_alignment - 1) & ~(shm::record_alignment - 1));
-  }
-  /// Fetches the lines that the next record will be written to: in a conversation they were read by
-  /// the other side last, and the wait for them would delay the CAS that publishes.
-  void prefetch_next() const noexcept {
-    __builtin_prefetch(cursor_, 1);
-    __builtin_prefetch(cursor_ + 64, 1);
   }
   /// The index of the chunk that the last allocation lies in.
   [[nodiscard]] std::uint32_t current() const noexcept { return current_; }
@@ -65,10 +63,10 @@ class ProducerChunks {
   /// Takes the last allocation back; only if nothing was allocated since.
   void undo_last(std::byte* place) noexcept { cursor_ = place; }
   void note_published(std::uint32_t index, std::uint64_t seq) noexcept {
-    OwnedChunk& chunk = owned_[index];
-    if (!chunk.published || seq > chunk.last_seq) chunk.last_seq = seq;
-    chunk.published = true;
+    owned_[index].end_seq = seq + 1;  // one producer's seqs only rise
   }
+  /// The same, for what lies in the current chunk.
+  void note_published_here(std::uint64_t seq) noexcept { current_chunk_->end_seq = seq + 1; }
   /// Keeps a chunk open until every loan in it is settled.
   void add_loan(std::uint32_t index) noexcept { ++owned_[index].loans; }
   void end_loan(std::uint32_t index) noexcept;
@@ -82,10 +80,11 @@ class ProducerChunks {
  private:
   std::byte* allocate_in_another(std::uint64_t bytes) noexcept;
   bool acquire(std::uint32_t count, std::uint32_t& first) noexcept;
-  bool acquire_run(std::uint32_t count, std::uint32_t& first, std::uint64_t head) noexcept;
-  bool try_take(std::uint32_t index, std::uint64_t head, sync::Word16& previous) noexcept;
+  bool acquire_run(std::uint32_t count, std::uint32_t& first) noexcept;
+  bool try_take(std::uint32_t index, sync::Word16& previous) noexcept;
   void seal(OwnedChunk& chunk) noexcept;
-  void snapshot_pins() noexcept;
+  void judge() noexcept;
+  bool acquire_single(bool outside, std::uint32_t& first) noexcept;
   [[nodiscard]] bool pinned(std::uint32_t index) const noexcept {
     return ((pinned_[index / 64] >> (index % 64)) & 1) != 0;
   }
@@ -97,9 +96,12 @@ class ProducerChunks {
   // The current one and those with loans: 64, each in a chunk of its own, and one more.
   std::array<OwnedChunk, 65> owned_{};
   std::uint32_t current_ = 0;
-  std::byte* cursor_ = nullptr;         // where the next record goes; both null before the first chunk
+  OwnedChunk* current_chunk_ = owned_.data();
+  std::byte* cursor_ = nullptr;  // where the next record goes; both null before the first chunk
   std::byte* end_ = nullptr;
-  std::vector<std::uint64_t> pinned_;   // one bit a chunk
+  // What was pinned when head was `judged_head_`: one bit a chunk.
+  std::vector<std::uint64_t> pinned_;
+  std::uint64_t judged_head_ = 0;
   std::vector<sync::Word16> run_previous_;  // what the chunks of a run were before
 };
 

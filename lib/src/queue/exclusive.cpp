@@ -94,23 +94,11 @@ bool ExclusiveConsumer::hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict
 std::size_t ExclusiveConsumer::hand_out_usual(std::uint64_t seq, HandOut* out,
                                               std::size_t limit) noexcept {
   if (pins_.current() == Pins::none) return 0;
-  const std::uint64_t begin = pins_.current_first() << chunk_shift_;
-  const std::uint64_t end = std::min((pins_.current_last() + 1) << chunk_shift_, arena_bytes_);
-  const std::uint32_t pin = pins_.current();
   std::size_t count = 0;
   for (; count != limit; ++count, ++seq) {
     std::uint64_t offset = 0;
     if (look_at_slot(slots_[seq & (slot_count_ - 1)], seq, offset) != SlotLook::there) break;
-    if (offset < begin || offset + sizeof(shm::Record) > end) break;
-    const auto* record = reinterpret_cast<const shm::Record*>(arena_ + offset);
-    const std::uint32_t payload_bytes = sync::load_relaxed(record->payload_bytes);
-    const std::uint32_t others = sync::load_relaxed(record->attribute_bytes) |
-                                 std::uint32_t{sync::load_relaxed(record->flags)};
-    const std::uint64_t payload = offset + sizeof(shm::Record);
-    if (sync::load_relaxed(record->seq) != seq || others != 0 || payload + payload_bytes > end) {
-      break;
-    }
-    out[count] = {seq, payload, payload_bytes, sizeof(shm::Record), pin, 1, 0};
+    if (!view_plain_record(offset, seq, out[count])) break;
   }
   pins_.add_deliveries(static_cast<std::uint32_t>(count));
   return count;
@@ -150,8 +138,8 @@ Fetch ExclusiveConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& 
     if (count != returned_count) {
       next_ = seq;
       publish_next();
-      // [C4] acquire, after the slots were read: we were the owner when these messages existed, so a
-      // successor's look at the tail, after its take-over, includes them.
+      // [C4] acquire, after the slots were read: we were the owner when these messages existed, so
+      // a successor's look at the tail, after its take-over, includes them.
       const std::uint64_t ownership = sync::load_acquire(group_.progress.high);
       const std::uint64_t floor = sync::load_acquire(group_.progress.low);
       if (SHMQ_LIKELY((is_own(ownership) && floor <= first) || base::mutant(8))) return Fetch::some;
@@ -246,8 +234,8 @@ bool ExclusiveConsumer::move_floor(std::uint64_t to) noexcept {
   const std::uint64_t target = marks_ == 0 ? to : absorb(to);
   // [F1] seq_cst: the ack. Fails if a successor took over, a drop moved the floor, or the group was
   // removed; a full barrier for the look at those who wait for room.
-  if (SHMQ_UNLIKELY(!sync::compare_and_swap(group_.progress, {floor_, ownership_},
-                                            {target, ownership_}))) {
+  if (SHMQ_UNLIKELY(
+          !sync::compare_and_swap(group_.progress, {floor_, ownership_}, {target, ownership_}))) {
     return false;
   }
   if (SHMQ_UNLIKELY(marks_ != 0)) {
@@ -259,7 +247,7 @@ bool ExclusiveConsumer::move_floor(std::uint64_t to) noexcept {
   return true;
 }
 
-bool ExclusiveConsumer::ack(std::uint64_t seq, std::uint32_t token) noexcept {
+bool ExclusiveConsumer::ack_any(std::uint64_t seq, std::uint32_t token) noexcept {
   for (int turn = 0; turn < 64; ++turn) {
     if (!active_ || token != generation_ || seq < floor_) return false;
     if (SHMQ_LIKELY(seq == floor_)) {

@@ -13,11 +13,10 @@
 namespace shmq::queue {
 namespace {
 
-constexpr std::uint64_t hint_seq_mask = (1ULL << 48) - 1;
-
 // The hint holds 48 bits of the seq; the floor, which is near, says the others.
 std::uint64_t widen_hint(std::uint64_t hint, std::uint64_t floor) noexcept {
-  return floor + (((hint & hint_seq_mask) - (floor & hint_seq_mask)) & hint_seq_mask);
+  return floor + (((hint & shm::next_hint_seq_mask) - (floor & shm::next_hint_seq_mask)) &
+                  shm::next_hint_seq_mask);
 }
 
 }  // namespace
@@ -35,9 +34,8 @@ bool ExclusiveConsumer::take_over() noexcept {
   const std::uint32_t owner = shm::owner_of(seen.high);
   bool predecessor_may_live = false;
   if (owner != shm::owner_none && owner != self_) {
-    const bool expired =
-        lease_ticks_ != 0 &&
-        base::tick_is_past(shm::deadline_of(seen.high), base::coarse_tick(), lease_ticks_);
+    const bool expired = lease_ticks_ != 0 && base::tick_is_past(shm::deadline_of(seen.high),
+                                                                 base::coarse_tick(), lease_ticks_);
     if (!expired) {
       // Proof of death, not a time-out: reclaim tries the owner's lock, and frees the group.
       if (owner > segment_.limits().max_participants || !reclaim_participant(segment_, owner - 1)) {
@@ -83,10 +81,9 @@ void ExclusiveConsumer::adopt_window(bool predecessor_may_live,
   // A predecessor that lives may hold a message that it received just before the take-over and that
   // its hint does not cover: everything published before now is rewritten, so that its CAS fails.
   const std::uint64_t tail = find_tail(segment_);
-  const std::uint64_t end =
-      predecessor_may_live
-          ? floor_ + std::min<std::uint64_t>(window_entries_, tail - floor_)
-          : handed_out_end;
+  const std::uint64_t end = predecessor_may_live
+                                ? floor_ + std::min<std::uint64_t>(window_entries_, tail - floor_)
+                                : handed_out_end;
   std::uint64_t redelivered = 0;
   for (std::uint64_t seq = floor_; seq != end; ++seq) {
     sync::Word16& entry = entry_of(seq);
@@ -133,13 +130,6 @@ void ExclusiveConsumer::count_marks() noexcept {
     if (returned_++ == 0) lowest_returned_ = seq;
   }
   sync::store_relaxed(group_.returned_count, returned_);
-}
-
-void ExclusiveConsumer::publish_next() noexcept {
-  // [O3] release, before the hand-out: what may have been handed out by a consumer that is killed
-  // from here on.
-  sync::store_release(group_.next_hint, (static_cast<std::uint64_t>(generation_ & 0xffff) << 48) |
-                                            (next_ & hint_seq_mask));
 }
 
 // After a CAS on the word failed: was it a drop, or are we no longer the owner?

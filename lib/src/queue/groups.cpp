@@ -118,12 +118,14 @@ Result<std::uint64_t> starting_floor(const shm::Segment& segment, const StartAt&
   if (from.seq.value < head) {
     return failure(Errc::not_retained, what,
                    "seq " + std::to_string(from.seq.value) + " is no longer held, the oldest is " +
-                       std::to_string(head), "begin at earliest");
+                       std::to_string(head),
+                   "begin at earliest");
   }
   if (from.seq.value > tail) {
-    return failure(Errc::invalid_argument, what,
-                   "seq " + std::to_string(from.seq.value) + " lies beyond the tail, " +
-                       std::to_string(tail), "begin at latest");
+    return failure(
+        Errc::invalid_argument, what,
+        "seq " + std::to_string(from.seq.value) + " lies beyond the tail, " + std::to_string(tail),
+        "begin at latest");
   }
   return from.seq.value;
 }
@@ -172,8 +174,9 @@ std::optional<FoundGroup> find_group(const shm::Segment& segment, std::string_vi
     const shm::Group& group = segment.group(i);
     const std::uint64_t word = sync::load_acquire(group.word);
     if (shm::group_state(word) != GroupState::active) continue;
-    if (name.size() < sizeof(group.name) && std::memcmp(group.name, name.data(), name.size()) == 0 &&
-        group.name[name.size()] == '\0' && sync::load_acquire(group.word) == word) {
+    if (name.size() < sizeof(group.name) &&
+        std::memcmp(group.name, name.data(), name.size()) == 0 && group.name[name.size()] == '\0' &&
+        sync::load_acquire(group.word) == word) {
       return FoundGroup{i, word};
     }
   }
@@ -261,8 +264,7 @@ std::uint64_t drop_below(const shm::Segment& segment, std::uint64_t floor) noexc
       const std::uint64_t end = seen.low + std::min(lost, entries);
       for (std::uint64_t seq = seen.low; seq != end; ++seq) {
         const sync::Word16 entry = sync::read_halves(segment.window(i)[seq & (entries - 1)]);
-        if (entry.low == seq &&
-            shm::unpack_lease(entry.high).state == shm::LeaseState::settled) {
+        if (entry.low == seq && shm::unpack_lease(entry.high).state == shm::LeaseState::settled) {
           --lost;
         }
       }

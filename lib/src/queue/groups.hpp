@@ -4,7 +4,8 @@
 // kernel drops when one dies; producers and consumers never wait for it.
 //
 // Invariants:
-//  1. A group exists from the CAS joining -> active on; it is gone from the CAS active -> retired on.
+//  1. A group exists from the CAS joining -> active on; it is gone from the CAS active -> retired
+//  on.
 //  2. From joining on its floor holds head back; the CAS on {head, epoch} makes sure that no
 //     computation of head that began before lands after.
 //  3. An entry is used again only when no live participant names its incarnation.

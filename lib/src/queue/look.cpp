@@ -70,8 +70,8 @@ std::vector<Attribute> parse_attributes(const std::byte* record, std::uint32_t h
   const std::uint32_t begin =
       static_cast<std::uint32_t>(sizeof(shm::Record)) +
       8U * static_cast<std::uint32_t>(std::popcount(sync::load_relaxed(header->flags)));
-  const std::uint32_t end = std::min<std::uint32_t>(
-      begin + sync::load_relaxed(header->attribute_bytes), head_bytes);
+  const std::uint32_t end =
+      std::min<std::uint32_t>(begin + sync::load_relaxed(header->attribute_bytes), head_bytes);
   std::vector<Attribute> attributes;
   for (std::uint32_t at = begin; at + 3 <= end;) {
     std::uint8_t key_bytes = 0;
@@ -163,7 +163,8 @@ QueueStats read_stats(const shm::Segment& segment) {
     } else if (state == shm::ChunkState::sealed && (chunk.low >= head || pinned_now)) {
       ++stats.chunks_sealed;
     } else {
-      ++stats.chunks_free;  // sealed, but passed and pinned by nobody: the next producer may take it
+      ++stats
+            .chunks_free;  // sealed, but passed and pinned by nobody: the next producer may take it
     }
   }
   for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
@@ -236,7 +237,8 @@ std::vector<GroupInfo> list_groups(const shm::Segment& segment) {
     const std::uint64_t tail = std::max(find_tail(segment), progress.low);
     constexpr std::uint64_t mask = (1ULL << 48) - 1;
     std::uint64_t next = progress.low + (((hint & mask) - (progress.low & mask)) & mask);
-    // A hint that lies behind the floor (it moves after it) widens to nearly 2^48: nothing in flight.
+    // A hint that lies behind the floor (it moves after it) widens to nearly 2^48: nothing in
+    // flight.
     if (next > tail) next = progress.low;
     count_states(segment, i, next, tail, info.active_participant != shm::owner_none, info);
     for (std::uint32_t p = 0; p < segment.limits().max_participants; ++p) {
@@ -260,6 +262,7 @@ std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
       ++owned_chunks[owner];
     }
   }
+  const std::vector<GroupInfo> groups = list_groups(segment);
   std::vector<ParticipantInfo> participants;
   for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
     const shm::Participant& entry = segment.participant(i);
@@ -293,7 +296,11 @@ std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
       const shm::Group& group = segment.group(static_cast<std::uint32_t>(index));
       info.group = group_name(group);
       info.active = shm::owner_of(sync::load_acquire(group.progress.high)) == i + 1;
-      if (info.active) info.in_flight = sync::load_relaxed(entry.in_flight);
+      for (const GroupInfo& each : groups) {
+        if (info.active && each.active_participant == i + 1 && each.name == info.group) {
+          info.in_flight = each.in_flight;
+        }
+      }
     }
     participants.push_back(std::move(info));
   }

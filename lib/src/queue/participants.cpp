@@ -45,7 +45,6 @@ void describe_self(shm::Participant& entry, const std::string& name, std::uint64
   for (std::uint64_t& pin : entry.pins) sync::store_relaxed(pin, 0);
   sync::store_relaxed(entry.messages_total, 0);
   sync::store_relaxed(entry.bytes_total, 0);
-  sync::store_relaxed(entry.in_flight, 0);
   sync::store_relaxed(entry.pid, static_cast<std::uint32_t>(getpid()));
   sync::store_relaxed(entry.uid, geteuid());
   sync::store_relaxed(entry.start_time_ticks, read_start_time_ticks());
@@ -70,7 +69,8 @@ void give_up_groups_of(const shm::Segment& segment, std::uint32_t number, std::u
       // [R2] seq_cst: fenced; the generation stays, since no act of the dead can follow.
       if (sync::compare_and_swap(
               group.progress, seen,
-              {seen.low, shm::ownership(shm::owner_none, shm::ownership_generation(seen.high), 0)})) {
+              {seen.low,
+               shm::ownership(shm::owner_none, shm::ownership_generation(seen.high), 0)})) {
         break;
       }
     }
@@ -93,13 +93,13 @@ void seal_chunks_of(const shm::Segment& segment, std::uint32_t owner,
     }
     if (!tail_known) {
       // The real tail, after the death: the hint may lie below what the dead published last.
-      tail = base::mutant(3) ? sync::load_acquire(segment.control().tail_hint)
-                             : find_tail(segment);
+      tail = base::mutant(3) ? sync::load_acquire(segment.control().tail_hint) : find_tail(segment);
       tail_known = true;
     }
     const sync::Word16 sealed =
-        tail == 0 ? sync::Word16{0, shm::chunk_word(shm::ChunkState::free, 0, 0)}
-                  : sync::Word16{tail - 1, shm::chunk_word(shm::ChunkState::sealed, owner, generation)};
+        tail == 0
+            ? sync::Word16{0, shm::chunk_word(shm::ChunkState::free, 0, 0)}
+            : sync::Word16{tail - 1, shm::chunk_word(shm::ChunkState::sealed, owner, generation)};
     // [R1] seq_cst: only from exactly that owner's open chunk.
     sync::compare_and_swap(chunk, seen, sealed);
   }
@@ -172,10 +172,11 @@ void Participation::detach() noexcept {
     for (std::uint64_t& pin : entry.pins) sync::store_relaxed(pin, 0);
     sync::store_relaxed(entry.group_word, 0);
     // [A3] seq_cst: free while the lock is still held; who takes the entry next needs the lock.
-    sync::compare_and_swap(
-        entry.word,
-        shm::participant_word(generation_, static_cast<std::uint8_t>(role_), ParticipantState::alive),
-        shm::participant_word(generation_, static_cast<std::uint8_t>(role_), ParticipantState::free));
+    sync::compare_and_swap(entry.word,
+                           shm::participant_word(generation_, static_cast<std::uint8_t>(role_),
+                                                 ParticipantState::alive),
+                           shm::participant_word(generation_, static_cast<std::uint8_t>(role_),
+                                                 ParticipantState::free));
   }
   lock_.close();
   segment_.reset();
@@ -185,8 +186,8 @@ void Participation::detach() noexcept {
 
 bool reclaim_participant(const shm::Segment& segment, std::uint32_t number) noexcept {
   shm::Participant& entry = segment.participant(number);
-  // The entry first, then the lock: the other way round, a lock taken before somebody attached would
-  // "prove" the death of the living.
+  // The entry first, then the lock: the other way round, a lock taken before somebody attached
+  // would "prove" the death of the living.
   const std::uint64_t seen = sync::load_acquire(entry.word);
   if (shm::participant_state(seen) == ParticipantState::free) return false;
   auto probe = segment.open_lock_file();

@@ -38,11 +38,9 @@ bool Publisher::has_slot() noexcept {
   return find_room(guess_);
 }
 
-Attempt Publisher::try_publish(std::byte* place, std::uint32_t chunk,
-                               std::uint64_t& seq) noexcept {
+Attempt Publisher::try_publish(std::byte* place, std::uint32_t chunk, std::uint64_t& seq) noexcept {
   auto* record = reinterpret_cast<shm::Record*>(place);
-  const std::uint64_t ref =
-      static_cast<std::uint64_t>(place - arena_) >> shm::ref_unit_shift;
+  const std::uint64_t ref = static_cast<std::uint64_t>(place - arena_) >> shm::ref_unit_shift;
   std::uint64_t guess = guess_;
   // Each turn that does not publish walks over a message of somebody else; more turns than a
   // thousand laps is a ring whose stamps contradict each other.

@@ -9,6 +9,7 @@
 // Progress: lock-free; a failed CAS means that another producer's message was published.
 #pragma once
 
+#include <cstring>
 #include <shmq/producer.hpp>
 #include <span>
 
@@ -34,24 +35,25 @@ class Publisher {
   /// and there is room. False: nothing happened.
   bool publish_at_guess(std::byte* place) noexcept {
     const std::uint64_t guess = guess_;
-    if (SHMQ_UNLIKELY(guess - seen_head_ >= slot_count_)) return false;
-    sync::Word16& slot = slots_[guess & (slot_count_ - 1)];
+    const std::uint64_t slot_count = slot_count_;
+    if (SHMQ_UNLIKELY(guess - seen_head_ >= slot_count)) return false;
+    sync::Word16& slot = slots_[guess & (slot_count - 1)];
     // [P1], [P2], [P3], [P4]: as in try_publish.
     const sync::Word16 seen = sync::read_halves(slot);
-    if (SHMQ_UNLIKELY(seen.low != guess - slot_count_)) return false;
+    if (SHMQ_UNLIKELY(seen.low != guess - slot_count)) return false;
     sync::store_relaxed(reinterpret_cast<shm::Record*>(place)->seq, guess);
-    const std::uint64_t ref =
-        static_cast<std::uint64_t>(place - arena_) >> shm::ref_unit_shift;
+    const std::uint64_t ref = static_cast<std::uint64_t>(place - arena_) >> shm::ref_unit_shift;
     if (SHMQ_UNLIKELY(!sync::compare_and_swap(slot, seen, {guess, ref}))) return false;
     guess_ = guess + 1;
-    chunks_.note_published(chunks_.current(), guess);
+    chunks_.note_published_here(guess);
     if (SHMQ_UNLIKELY((guess & 63) == 63)) move_hint();
     return true;
   }
   /// What publish_at_guess published last.
   [[nodiscard]] std::uint64_t last_published() const noexcept { return guess_ - 1; }
 
-  /// Wakes those who sleep for messages. After try_publish, whose CAS is the barrier that this needs.
+  /// Wakes those who sleep for messages. After try_publish, whose CAS is the barrier that this
+  /// needs.
   void notify() noexcept { sync::event_notify(control_.message_event); }
 
   /// Moves the tail hint up to what this producer published last.
@@ -75,8 +77,8 @@ class Publisher {
   sync::Word16* slots_;
   std::uint64_t slot_count_;
   std::byte* arena_;
-  std::uint64_t guess_ = 0;        // of the tail
-  std::uint64_t seen_head_ = 0;    // never beyond head
+  std::uint64_t guess_ = 0;      // of the tail
+  std::uint64_t seen_head_ = 0;  // never beyond head
   ProducerChunks chunks_;
 };
 
@@ -94,9 +96,17 @@ struct RecordShape {
 /// False when an attribute or their sum is too long for its field.
 bool shape_record(std::size_t payload_bytes, std::span<const Attribute> attributes,
                   bool publish_time, RecordShape& shape) noexcept;
+/// Writes all but seq and payload; for a record with neither attributes nor flags.
+inline void write_plain_head(std::byte* place, std::uint32_t payload_bytes) noexcept {
+  // One store: what the CAS that publishes has to wait for is kept short.
+  const std::uint64_t rest = payload_bytes;
+  static_assert(offsetof(shm::Record, payload_bytes) + 8 == sizeof(shm::Record));
+  std::memcpy(place + offsetof(shm::Record, payload_bytes), &rest, sizeof(rest));
+}
 /// Writes all but seq and payload.
 void write_record_head(std::byte* place, const RecordShape& shape,
-                       std::span<const Attribute> attributes, std::uint64_t publish_time_ns) noexcept;
+                       std::span<const Attribute> attributes,
+                       std::uint64_t publish_time_ns) noexcept;
 
 /// Frees room by dropping the oldest messages for every group; false when nothing can be freed.
 /// `for_arena`: chunks are what is missing, else slots.

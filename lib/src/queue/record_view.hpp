@@ -15,9 +15,9 @@ namespace shmq::queue {
 
 /// Where a record lies and what it holds; every offset lies within the arena.
 struct RecordView {
-  std::uint64_t offset = 0;           // of the record in the arena
-  std::uint64_t end = 0;              // just behind it
-  std::uint64_t payload_offset = 0;   // in the arena
+  std::uint64_t offset = 0;          // of the record in the arena
+  std::uint64_t end = 0;             // just behind it
+  std::uint64_t payload_offset = 0;  // in the arena
   std::uint32_t payload_bytes = 0;
   std::uint16_t attribute_bytes = 0;
   std::uint16_t flags = 0;

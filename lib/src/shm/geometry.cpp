@@ -22,10 +22,9 @@ Limits limits_from(const QueueOptions& options) noexcept {
     limits.chunks = static_cast<std::uint32_t>(
         std::min<std::uint64_t>(options.arena_bytes / options.chunk_bytes, UINT32_MAX));
   }
-  limits.max_message_bytes =
-      options.max_message_bytes != 0
-          ? options.max_message_bytes
-          : std::min<std::uint64_t>(options.arena_bytes / 8, UINT32_MAX / 2);
+  limits.max_message_bytes = options.max_message_bytes != 0
+                                 ? options.max_message_bytes
+                                 : std::min<std::uint64_t>(options.arena_bytes / 8, UINT32_MAX / 2);
   limits.max_groups = options.max_groups;
   limits.max_participants = options.max_participants;
   limits.max_producers = options.max_producers != 0

@@ -45,7 +45,8 @@ Header make_header(const std::string& name_space, const std::string& queue, cons
   header.architecture = static_cast<std::uint32_t>(this_architecture);
   header.page_bytes = static_cast<std::uint32_t>(sysconf(_SC_PAGESIZE));
   if (getrandom(header.uuid, sizeof(header.uuid), 0) < 0) {
-    std::memcpy(header.uuid, &header.layout_hash, sizeof(header.layout_hash));  // names, not secrets
+    std::memcpy(header.uuid, &header.layout_hash,
+                sizeof(header.layout_hash));  // names, not secrets
   }
   read_boot_id(header.boot_id);
   header.created_realtime_ns = base::clock->realtime_ns();
@@ -70,7 +71,8 @@ void fill_group(Group& group, const GroupOptions& options, std::uint64_t floor) 
   group.expire_idle_ns = 0;
   // The generation goes on from what the entry had, so that a consumer of an earlier incarnation
   // can never match the word.
-  const std::uint32_t generation = ownership_generation(sync::load_relaxed(group.progress.high)) + 1;
+  const std::uint32_t generation =
+      ownership_generation(sync::load_relaxed(group.progress.high)) + 1;
   sync::store_relaxed(group.progress.low, floor);
   sync::store_relaxed(group.progress.high, ownership(owner_none, generation, 0));
   sync::store_relaxed(group.next_hint,
@@ -80,8 +82,8 @@ void fill_group(Group& group, const GroupOptions& options, std::uint64_t floor) 
   group.lowest_returned = 0;
   for (std::uint64_t* total :
        {&group.dropped_total, &group.redelivered_death_total, &group.redelivered_lease_total,
-        &group.redelivered_nack_total, &group.redelivered_release_total,
-        &group.dead_lettered_total, &group.stragglers, &group.dead_messages}) {
+        &group.redelivered_nack_total, &group.redelivered_release_total, &group.dead_lettered_total,
+        &group.stragglers, &group.dead_messages}) {
     sync::store_relaxed(*total, std::uint64_t{0});
   }
 }

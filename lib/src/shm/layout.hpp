@@ -48,8 +48,15 @@ struct Part {
 };
 
 enum PartIndex : std::uint32_t {
-  part_control, part_participants, part_groups, part_windows, part_stragglers, part_slots,
-  part_chunks, part_arena, part_count
+  part_control,
+  part_participants,
+  part_groups,
+  part_windows,
+  part_stragglers,
+  part_slots,
+  part_chunks,
+  part_arena,
+  part_count
 };
 
 /// Chosen at creation; w: creator before the link; r: everybody, from the private copy.
@@ -64,10 +71,10 @@ struct Limits {
   std::uint32_t max_producers;
   std::uint32_t window_entries;
   std::uint32_t straggler_entries;
-  std::uint32_t pins;            // per participant
-  std::uint32_t overflow;        // Overflow
-  std::uint32_t durable;         // 0 or 1
-  std::uint32_t visible;         // 0 published, 1 synced (durable queues)
+  std::uint32_t pins;      // per participant
+  std::uint32_t overflow;  // Overflow
+  std::uint32_t durable;   // 0 or 1
+  std::uint32_t visible;   // 0 published, 1 synced (durable queues)
   std::uint32_t reserved[5];
 };
 
@@ -82,17 +89,17 @@ struct Header {
   std::uint64_t layout_hash;
   std::uint32_t byte_order;
   std::uint32_t architecture;
-  std::uint32_t page_bytes;          // the alignment of the parts
+  std::uint32_t page_bytes;  // the alignment of the parts
   std::uint32_t reserved0;
   std::uint8_t uuid[16];
-  std::uint8_t boot_id[16];          // a segment of another boot is not one of this host's memory
+  std::uint8_t boot_id[16];  // a segment of another boot is not one of this host's memory
   std::uint64_t created_realtime_ns;
   std::uint64_t segment_bytes;
   char name_space[name_field_bytes];
   char queue[name_field_bytes];
   Limits limits;
   Part parts[part_count];
-  std::uint64_t checksum;            // XXH3-64 of all bytes above
+  std::uint64_t checksum;  // XXH3-64 of all bytes above
 };
 static_assert(sizeof(Limits) == 88);
 static_assert(sizeof(Header) <= 4096, "one page on every architecture");
@@ -115,15 +122,16 @@ struct Control {
   // Read on every publish and receive, written rarely: share a line.
   // message_event: {count, sleeper} of those who wait for messages. w: sleepers, who wakes.
   alignas(128) std::uint32_t message_event;
-  std::uint32_t queue_state;  // QueueState; w: remover, once; r: all
-  std::uint32_t daemon_state; // for the daemon: 0 none; w: daemon
+  std::uint32_t queue_state;   // QueueState; w: remover, once; r: all
+  std::uint32_t daemon_state;  // for the daemon: 0 none; w: daemon
   std::uint32_t reserved0;
   // {count, sleeper} of those who wait for room. w: sleepers, who frees.
   alignas(128) std::uint32_t room_event;
   // {count, sleeper} of those who wait for the daemon (watermark). w: sleepers, daemon.
   std::uint32_t watermark_event;
-  // {count, sleeper} of those who stand by in an exclusive group, or wait for a due time: apart from
-  // message_event, so that they cost the publishers nothing. w: sleepers, who gives a group up.
+  // {count, sleeper} of those who stand by in an exclusive group, or wait for a due time: apart
+  // from message_event, so that they cost the publishers nothing. w: sleepers, who gives a group
+  // up.
   alignas(128) std::uint32_t ownership_event;
   // Coarse milliseconds of the last look for dead participants. w: by CAS, the winner looks.
   alignas(128) std::uint64_t last_reap_ms;
@@ -180,20 +188,19 @@ struct Participant {
   // free, holding that lock), owner (alive to free); all by CAS. r: all; o: CAS, acquire.
   std::uint64_t word;
   // The rest: w: owner, after it became alive; r: people's tools and reclaim. Best effort.
-  std::uint32_t pid;                // as seen in its own pid namespace
+  std::uint32_t pid;  // as seen in its own pid namespace
   std::uint32_t uid;
-  std::uint64_t start_time_ticks;   // field 22 of /proc/pid/stat
+  std::uint64_t start_time_ticks;  // field 22 of /proc/pid/stat
   std::uint64_t pid_namespace_inode;
-  std::uint64_t group_word;         // consumer: {incarnation 48, group entry + 1 16}; 0: none
+  std::uint64_t group_word;  // consumer: {incarnation 48, group entry + 1 16}; 0: none
   std::uint64_t attached_realtime_ns;
   char name[name_field_bytes];
   std::uint64_t reserved0;
   // Figures. w: owner, relaxed; r: stat.
   alignas(128) std::uint64_t messages_total;
   std::uint64_t bytes_total;
-  std::uint64_t in_flight;
   std::uint64_t last_active_ms;
-  std::uint64_t reserved1[12];
+  std::uint64_t reserved1[13];
   // w: owner only; r: who wants to reuse a chunk; o: store, full fence, then a look at the floor
   // (owner); head has passed, full fence, then the pins (reuser).
   alignas(128) std::uint64_t pins[pins_per_participant];
@@ -204,7 +211,13 @@ static_assert(sizeof(Participant) == 768 && offsetof(Participant, pins) == 256);
 
 // free, then forming (fields being written) and joining (the floor counts) under the administration
 // lock, then active; a removed one is retired until no live participant names it.
-enum class GroupState : std::uint8_t { free = 0, forming = 1, joining = 2, active = 3, retired = 4 };
+enum class GroupState : std::uint8_t {
+  free = 0,
+  forming = 1,
+  joining = 2,
+  active = 3,
+  retired = 4
+};
 
 // {incarnation 48, mode 8, state 8}
 constexpr std::uint64_t group_word(std::uint64_t incarnation, std::uint8_t mode,
@@ -240,6 +253,8 @@ constexpr std::uint32_t deadline_of(std::uint64_t word) noexcept {
   return static_cast<std::uint32_t>(word) & ((1U << 22) - 1);
 }
 
+inline constexpr std::uint64_t next_hint_seq_mask = (1ULL << 48) - 1;
+
 struct Group {
   // w: administrators under the administration lock, by CAS; r: all; o: CAS, acquire.
   std::uint64_t word;
@@ -248,9 +263,9 @@ struct Group {
   std::uint64_t lease_ns;
   std::uint64_t born_seq;
   std::uint64_t created_realtime_ns;
-  std::uint32_t delivery_limit;      // shared groups: 0 none
-  std::uint32_t dead_limit;          // shared groups: messages in the dead state
-  std::uint64_t expire_idle_ns;      // 0: never
+  std::uint32_t delivery_limit;  // shared groups: 0 none
+  std::uint32_t dead_limit;      // shared groups: messages in the dead state
+  std::uint64_t expire_idle_ns;  // 0: never
   std::uint64_t reserved0;
   // {floor, ownership}: all seqs below floor are settled. w: the active consumer (ack), a successor
   // (take-over), droppers and purge (floor only), removal; all by CAS. r: all.
@@ -260,8 +275,8 @@ struct Group {
   std::uint64_t next_hint;
   // Redelivered seqs wait below next. w: active consumer; r: stat.
   std::uint64_t returned_count;
-  std::uint64_t next_due_tick;       // shared groups: lowered before the CAS that makes it true
-  std::uint64_t lowest_returned;     // shared groups: same
+  std::uint64_t next_due_tick;    // shared groups: lowered before the CAS that makes it true
+  std::uint64_t lowest_returned;  // shared groups: same
   std::uint64_t reserved1[10];
   // Totals. w: whoever causes it, by relaxed add, off the fast path; r: stat.
   alignas(128) std::uint64_t dropped_total;
@@ -270,7 +285,7 @@ struct Group {
   std::uint64_t redelivered_nack_total;
   std::uint64_t redelivered_release_total;
   std::uint64_t dead_lettered_total;
-  std::uint64_t stragglers;          // straggler entries in use, a hint
+  std::uint64_t stragglers;  // straggler entries in use, a hint
   std::uint64_t dead_messages;
   std::uint64_t reserved2[8];
 };
@@ -282,11 +297,11 @@ enum class LeaseState : std::uint8_t { settled = 0, leased = 1, ready = 2, moved
 
 struct Lease {
   LeaseState state = LeaseState::settled;
-  std::uint32_t owner = 0;       // participant entry + 1
+  std::uint32_t owner = 0;  // participant entry + 1
   std::uint32_t hand_outs = 0;
-  std::uint32_t failures = 0;    // saturates
-  std::uint32_t deaths = 0;      // saturates
-  std::uint32_t deadline = 0;    // ticks: leased: expiry; ready: when it is due
+  std::uint32_t failures = 0;  // saturates
+  std::uint32_t deaths = 0;    // saturates
+  std::uint32_t deadline = 0;  // ticks: leased: expiry; ready: when it is due
 };
 constexpr std::uint64_t pack(const Lease& lease) noexcept {
   return (static_cast<std::uint64_t>(lease.state) << 61) |
@@ -311,20 +326,20 @@ static_assert(unpack_lease(pack({LeaseState::ready, 4096, 65535, 63, 15, 0x3ffff
 
 /// One entry of a group's straggler table (shared groups).
 struct Straggler {
-  Word16 lease;                 // {seq, lease word}; settled with seq ~0: free
-  std::uint64_t place;          // the record's place, as in a slot
-  std::uint64_t due_ns;         // 64-bit due time; 0: the lease word's deadline says it
-  std::uint64_t reservation;    // {generation 32, evictor entry + 1 32}; 0: not reserved
-  std::uint64_t key_hash;       // key-shared groups; 0: no key
+  Word16 lease;               // {seq, lease word}; settled with seq ~0: free
+  std::uint64_t place;        // the record's place, as in a slot
+  std::uint64_t due_ns;       // 64-bit due time; 0: the lease word's deadline says it
+  std::uint64_t reservation;  // {generation 32, evictor entry + 1 32}; 0: not reserved
+  std::uint64_t key_hash;     // key-shared groups; 0: no key
   std::uint64_t reserved[2];
 };
 static_assert(sizeof(Straggler) == 64);
 
 // --- Slots and records -------------------------------------------------------------------------
 
-// A slot is a Word16 {stamp, ref}: the message with seq == stamp is at ref. Slot t % slots starts as
-// {t - slots, 0}. w: publishers by CAS; r: all; o: CAS is the release, acquire load of the stamp.
-// ref: {reserved 24: zero, record offset in the arena / 16: 40}.
+// A slot is a Word16 {stamp, ref}: the message with seq == stamp is at ref. Slot t % slots starts
+// as {t - slots, 0}. w: publishers by CAS; r: all; o: CAS is the release, acquire load of the
+// stamp. ref: {reserved 24: zero, record offset in the arena / 16: 40}.
 inline constexpr unsigned ref_unit_shift = 4;
 inline constexpr std::uint64_t record_alignment = 1ULL << ref_unit_shift;
 inline constexpr std::uint64_t ref_mask = (1ULL << 40) - 1;
@@ -339,10 +354,10 @@ enum RecordFlags : std::uint16_t {
 /// Then, in this order: the u64s that the flags name, the attributes, padding to 8, the payload.
 /// w: the chunk's owner before the slot's CAS, nobody after; r: who found it through a slot.
 struct Record {
-  std::uint64_t seq;             // written before each CAS attempt
+  std::uint64_t seq;  // written before each CAS attempt
   std::uint32_t payload_bytes;
-  std::uint16_t attribute_bytes; // {u8 key bytes, u16 value bytes, key, value}...
-  std::uint16_t flags;           // RecordFlags
+  std::uint16_t attribute_bytes;  // {u8 key bytes, u16 value bytes, key, value}...
+  std::uint16_t flags;            // RecordFlags
 };
 static_assert(sizeof(Record) == 16);
 
@@ -376,15 +391,30 @@ inline constexpr std::uint64_t lock_byte_participant_0 = 16;  // entry n: this +
 /// Of every size and offset above, so that a forgotten layout_revision is noticed.
 constexpr std::uint64_t compute_layout_hash() noexcept {
   std::uint64_t hash = 0xcbf29ce484222325ULL;
-  for (const std::uint64_t value :
-       {std::uint64_t{layout_revision}, sizeof(Header), offsetof(Header, limits), sizeof(Limits),
-        offsetof(Header, parts), sizeof(Control), offsetof(Control, tail_hint),
-        offsetof(Control, message_event), offsetof(Control, room_event),
-        offsetof(Control, last_reap_ms), offsetof(Control, lock_inode),
-        offsetof(Control, dropped_total), offsetof(Control, participants_used), sizeof(Participant), offsetof(Participant, messages_total),
-        offsetof(Participant, pins), sizeof(Group), offsetof(Group, progress),
-        offsetof(Group, next_hint), offsetof(Group, dropped_total), sizeof(Straggler),
-        sizeof(Record), sizeof(Word16), std::uint64_t{pins_per_participant}}) {
+  for (const std::uint64_t value : {std::uint64_t{layout_revision},
+                                    sizeof(Header),
+                                    offsetof(Header, limits),
+                                    sizeof(Limits),
+                                    offsetof(Header, parts),
+                                    sizeof(Control),
+                                    offsetof(Control, tail_hint),
+                                    offsetof(Control, message_event),
+                                    offsetof(Control, room_event),
+                                    offsetof(Control, last_reap_ms),
+                                    offsetof(Control, lock_inode),
+                                    offsetof(Control, dropped_total),
+                                    offsetof(Control, participants_used),
+                                    sizeof(Participant),
+                                    offsetof(Participant, messages_total),
+                                    offsetof(Participant, pins),
+                                    sizeof(Group),
+                                    offsetof(Group, progress),
+                                    offsetof(Group, next_hint),
+                                    offsetof(Group, dropped_total),
+                                    sizeof(Straggler),
+                                    sizeof(Record),
+                                    sizeof(Word16),
+                                    std::uint64_t{pins_per_participant}}) {
     hash = (hash ^ value) * 0x100000001b3ULL;
   }
   return hash;

@@ -39,9 +39,9 @@ void Mapping::Unmap::operator()(void* region) const noexcept {
 tl::expected<Mapping, std::error_code> Mapping::map(int descriptor, bool writable,
                                                     std::uint64_t offset, std::uint64_t bytes) {
   try {
-    auto region = std::make_unique<ipc::mapped_region>(
-        Descriptor{descriptor}, writable ? ipc::read_write : ipc::read_only,
-        static_cast<ipc::offset_t>(offset), bytes);
+    auto region = std::make_unique<ipc::mapped_region>(Descriptor{descriptor},
+                                                       writable ? ipc::read_write : ipc::read_only,
+                                                       static_cast<ipc::offset_t>(offset), bytes);
     Mapping mapping;
     mapping.data_ = static_cast<std::byte*>(region->get_address());
     mapping.region_.reset(region.release());

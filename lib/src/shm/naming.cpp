@@ -104,8 +104,8 @@ Result<void> link_new_segment(int descriptor, const std::string& name_space,
   for (int attempt = 0; attempt < 3; ++attempt) {
     if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) return {};
     if (errno != EEXIST) {
-      return tl::unexpected(Error{{errno, std::generic_category()}, what,
-                                  path + ": " + std::strerror(errno), ""});
+      return tl::unexpected(
+          Error{{errno, std::generic_category()}, what, path + ": " + std::strerror(errno), ""});
     }
     finish_removal(name_space, queue);  // what is there may be a queue that its remover left
   }
@@ -174,14 +174,14 @@ Result<void> Segment::remove(const std::string& queue, const OpenOptions& option
 Result<std::vector<std::string>> Segment::list(const std::string& name_space) {
   const std::string resolved = base::resolve_namespace(name_space);
   if (!base::is_valid_name(resolved)) {
-    return failure(Errc::invalid_name, "list queues",
-                   "'" + resolved + "' is not a valid namespace", "use [a-z0-9][a-z0-9._-]{0,63}");
+    return failure(Errc::invalid_name, "list queues", "'" + resolved + "' is not a valid namespace",
+                   "use [a-z0-9][a-z0-9._-]{0,63}");
   }
   const std::string prefix = base::segment_object_name(resolved, "");
   DIR* directory = opendir(shared_memory_directory);
   if (directory == nullptr) {
-    return tl::unexpected(Error{{errno, std::generic_category()}, "list queues",
-                                std::strerror(errno), ""});
+    return tl::unexpected(
+        Error{{errno, std::generic_category()}, "list queues", std::strerror(errno), ""});
   }
   std::vector<std::string> names;
   while (const dirent* entry = readdir(directory)) {
@@ -250,8 +250,8 @@ Result<sync::LockFile> Segment::open_lock_file() const {
   const int descriptor = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (descriptor < 0) {
     if (errno == ENOENT) return failure(Errc::removed, what, "it was removed", "");
-    return failure(Errc::no_permission, what,
-                   path + ": " + std::strerror(errno), "its owner decides who may attach");
+    return failure(Errc::no_permission, what, path + ": " + std::strerror(errno),
+                   "its owner decides who may attach");
   }
   sync::LockFile file{descriptor};
   struct stat status {};

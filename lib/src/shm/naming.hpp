@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How names in /dev/shm come and go: linking a new segment, removing one, the companion lock object.
+// How names in /dev/shm come and go: linking a new segment, removing one, the companion lock
+// object.
 #pragma once
 
 #include <shmq/error.hpp>
@@ -13,8 +14,8 @@ namespace shmq::shm {
 Result<void> link_new_segment(int descriptor, const std::string& name_space,
                               const std::string& queue, const std::string& what);
 
-/// Unlinks a segment that is marked as removed, and its lock object. Quietly does nothing when it is
-/// not marked, somebody else is at it, or permission is missing.
+/// Unlinks a segment that is marked as removed, and its lock object. Quietly does nothing when it
+/// is not marked, somebody else is at it, or permission is missing.
 void finish_removal(const std::string& name_space, const std::string& queue) noexcept;
 
 /// Names, mode and lease of a group.

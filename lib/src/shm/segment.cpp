@@ -28,7 +28,9 @@ tl::unexpected<Error> failure(Errc code, std::string what, std::string why, std:
       Error{make_error_code(code), std::move(what), std::move(why), std::move(remedy)});
 }
 
-std::string mebibytes(std::uint64_t bytes) { return std::to_string((bytes + 1048575) >> 20) + " MiB"; }
+std::string mebibytes(std::uint64_t bytes) {
+  return std::to_string((bytes + 1048575) >> 20) + " MiB";
+}
 
 // A message of its own for what users meet; anything else keeps errno.
 tl::unexpected<Error> open_failure(std::error_code code, const std::string& queue,
@@ -117,8 +119,9 @@ Result<void> set_ownership(int descriptor, const QueueOptions& options, const st
     const uid_t owner = options.owner.value_or(static_cast<uid_t>(-1));
     const gid_t group = options.owner_group.value_or(static_cast<gid_t>(-1));
     if (fchown(descriptor, owner, group) != 0) {
-      return failure(Errc::no_permission, what, std::string{"cannot set owner or group: "} +
-                     std::strerror(errno), "name a group that you belong to");
+      return failure(Errc::no_permission, what,
+                     std::string{"cannot set owner or group: "} + std::strerror(errno),
+                     "name a group that you belong to");
     }
   }
   // fchmod and not the mode of open(): the umask has no say here.
@@ -150,7 +153,8 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
                                                  const QueueOptions& options) {
   const std::string what = describe_queue("create", queue);
   const std::string name_space = base::resolve_namespace(options.name_space);
-  if (auto valid = check_names(name_space, queue, what); !valid) return tl::unexpected(valid.error());
+  if (auto valid = check_names(name_space, queue, what); !valid)
+    return tl::unexpected(valid.error());
   if (options.durable) {
     return failure(Errc::daemon_away, what, "only the daemon creates durable queues, and none runs",
                    "leave out durable: this version has no daemon");
@@ -162,10 +166,10 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
   auto groups = check_groups(options, limits, what);
   if (!groups) return tl::unexpected(groups.error());
 
-  const int descriptor =
-      ::open(shared_memory_directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  const int descriptor = ::open(shared_memory_directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
   if (descriptor < 0) {
-    return tl::unexpected(Error{{errno, std::generic_category()}, what,
+    return tl::unexpected(Error{{errno, std::generic_category()},
+                                what,
                                 std::string{shared_memory_directory} + ": " + std::strerror(errno),
                                 ""});
   }
@@ -176,7 +180,8 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
   }
   {
     auto mapping = Mapping::map(descriptor, true, 0, header.parts[part_arena].offset);
-    if (!mapping) return tl::unexpected(Error{mapping.error(), what, mapping.error().message(), ""});
+    if (!mapping)
+      return tl::unexpected(Error{mapping.error(), what, mapping.error().message(), ""});
     initialise(mapping->data(), header, *groups);
   }
   if (auto done = set_ownership(descriptor, options, what); !done) {
@@ -209,8 +214,7 @@ Result<void> Segment::read_header(int descriptor, std::uint64_t file_bytes,
                    "use the version that made it, or remove it: shmqctl queue rm " + queue_);
   };
   const auto corrupt = [&](std::string why) {
-    return failure(Errc::corrupt, what, std::move(why),
-                   "remove it: shmqctl queue rm " + queue_);
+    return failure(Errc::corrupt, what, std::move(why), "remove it: shmqctl queue rm " + queue_);
   };
   if (file_bytes < sizeof(Header)) return foreign("too short to be a segment");
   // pread into private memory: nobody can change the copy between the check and the use.
@@ -260,7 +264,8 @@ Result<void> Segment::read_header(int descriptor, std::uint64_t file_bytes,
   if (name_space_ != header_.name_space || queue_ != header_.queue) {
     return failure(Errc::no_such_queue, what,
                    "this name leads to queue '" + std::string{header_.queue} + "' of namespace '" +
-                       header_.name_space + "'", "");
+                       header_.name_space + "'",
+                   "");
   }
   return {};
 }
@@ -271,8 +276,8 @@ Result<void> Segment::map(int descriptor) {
   if (!body) {
     return tl::unexpected(Error{body.error(), describe("map"), body.error().message(), ""});
   }
-  auto arena = Mapping::map(descriptor, false, header_.parts[part_arena].offset,
-                            header_.limits.arena_bytes);
+  auto arena =
+      Mapping::map(descriptor, false, header_.parts[part_arena].offset, header_.limits.arena_bytes);
   if (!arena) {
     return tl::unexpected(Error{arena.error(), describe("map"), arena.error().message(), ""});
   }
@@ -285,7 +290,8 @@ Result<std::shared_ptr<Segment>> Segment::open(const std::string& queue,
                                                const OpenOptions& options) {
   const std::string what = describe_queue("open", queue);
   const std::string name_space = base::resolve_namespace(options.name_space);
-  if (auto valid = check_names(name_space, queue, what); !valid) return tl::unexpected(valid.error());
+  if (auto valid = check_names(name_space, queue, what); !valid)
+    return tl::unexpected(valid.error());
 
   const std::string name = base::segment_object_name(name_space, queue);
   struct stat status {};
@@ -341,8 +347,7 @@ Result<std::byte*> Segment::writable_arena() {
     auto mapping = Mapping::map(object_.descriptor(), true, header_.parts[part_arena].offset,
                                 header_.limits.arena_bytes);
     if (!mapping) {
-      return tl::unexpected(
-          Error{mapping.error(), describe("map"), mapping.error().message(), ""});
+      return tl::unexpected(Error{mapping.error(), describe("map"), mapping.error().message(), ""});
     }
     writable_arena_ = std::move(*mapping);
   }

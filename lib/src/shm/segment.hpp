@@ -8,7 +8,8 @@
 //  3. The naming lock (byte 0 of the segment's own inode, through a description that is never
 //     mapped) serialises removal and the making of the companion lock object; who holds it and sees
 //     the name lead to this inode may unlink the name.
-//  4. Removal marks the segment first, so a half-removed one counts as gone and anybody finishes it.
+//  4. Removal marks the segment first, so a half-removed one counts as gone and anybody finishes
+//  it.
 #pragma once
 
 #include <sys/types.h>
@@ -35,7 +36,8 @@ class Segment {
 
   static Result<std::shared_ptr<Segment>> create(const std::string& queue,
                                                  const QueueOptions& options);
-  static Result<std::shared_ptr<Segment>> open(const std::string& queue, const OpenOptions& options);
+  static Result<std::shared_ptr<Segment>> open(const std::string& queue,
+                                               const OpenOptions& options);
   static Result<void> remove(const std::string& queue, const OpenOptions& options);
   static Result<std::vector<std::string>> list(const std::string& name_space);
 
@@ -58,7 +60,9 @@ class Segment {
     return part<Word16>(part_windows) + std::size_t{group} * limits().window_entries;
   }
   [[nodiscard]] Word16* slots() const noexcept { return part<Word16>(part_slots); }
-  [[nodiscard]] Word16& chunk(std::uint32_t i) const noexcept { return part<Word16>(part_chunks)[i]; }
+  [[nodiscard]] Word16& chunk(std::uint32_t i) const noexcept {
+    return part<Word16>(part_chunks)[i];
+  }
   [[nodiscard]] const std::byte* arena() const noexcept { return arena_.data(); }
   /// Mapped when the first producer asks for it; consumers have the arena read-only.
   Result<std::byte*> writable_arena();
@@ -95,7 +99,8 @@ class Segment {
   Mapping writable_arena_;
 };
 
-/// Is `owner` one whose segments the caller trusts: its own, the system user "shmq", or a named one?
+/// Is `owner` one whose segments the caller trusts: its own, the system user "shmq", or a named
+/// one?
 bool is_trusted_owner(uid_t owner, const std::vector<uid_t>& trusted);
 
 inline constexpr const char* shared_memory_directory = "/dev/shm";

@@ -5,12 +5,12 @@
 //   sleeper:  ticket = event_prepare(word);  look again;  event_sleep(word, ticket, limit)
 //   waker:    make it true (a full barrier);  event_notify(word)
 //
-// Why nothing is missed: the sleeper sets the bit (S1, full barrier) and then looks; the waker makes
-// it true (full barrier) and then looks for the bit (W1). One of the two sees the other. The waker
-// that sees the bit changes the word (W2), so a sleeper that has not yet slept does not. A killed
-// sleeper leaves the bit set and costs one wake-up; a waker killed between W2 and the system call
-// takes a wake-up with it, which is why each sleep has a limit (100 ms).
-// Both sides are lock-free; nobody waits for another here but by event_sleep.
+// Why nothing is missed: the sleeper sets the bit (S1, full barrier) and then looks; the waker
+// makes it true (full barrier) and then looks for the bit (W1). One of the two sees the other. The
+// waker that sees the bit changes the word (W2), so a sleeper that has not yet slept does not. A
+// killed sleeper leaves the bit set and costs one wake-up; a waker killed between W2 and the system
+// call takes a wake-up with it, which is why each sleep has a limit (100 ms). Both sides are
+// lock-free; nobody waits for another here but by event_sleep.
 #pragma once
 
 #include <chrono>

@@ -62,8 +62,7 @@ bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
 
 }  // namespace
 
-LockFile::LockFile(int descriptor) noexcept
-    : descriptor_(descriptor), born_(fork_generation()) {
+LockFile::LockFile(int descriptor) noexcept : descriptor_(descriptor), born_(fork_generation()) {
   if (descriptor_ >= 0) registry().add(descriptor_);
 }
 

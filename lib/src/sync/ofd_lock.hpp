@@ -45,7 +45,8 @@ class LockFile {
 /// Moves with each fork, in the child. A handle remembers the value of its birth.
 inline constinit std::atomic<std::uint64_t> current_fork_generation{1};
 [[nodiscard]] inline std::uint64_t fork_generation() noexcept {
-  return current_fork_generation.load(std::memory_order_relaxed);  // moves only while single-threaded
+  return current_fork_generation.load(
+      std::memory_order_relaxed);  // moves only while single-threaded
 }
 
 }  // namespace shmq::sync
