@@ -92,9 +92,6 @@ refused "file too large" 1 "too large" ctl publish q --file "$work/large"
 refused "line too large" 1 "message 1 .*too large" bash -c "'$shmqctl' publish q <'$work/large'"
 refused "frame too large" 1 "too large" \
   bash -c "printf '\\377\\377\\377\\377' | '$shmqctl' publish q --frame"
-refused "shared groups are refused" "$(ctl group create q s --mode shared >/dev/null 2>&1; echo $?)" \
-  "" ctl group create q s --mode shared
-equals "a shared group was refused" 1 "$((1 - $(ctl group ls q --no-headers | grep -c '^s ')))"
 refused "wrong group mode" 1 "mode" ctl consume q --mode shared --timeout 0
 refused "durable without the daemon" 1 "daemon" ctl queue create x --durable
 refused "start beyond the tail" "$(ctl group create q s --from 99 >/dev/null 2>&1; echo $?)" "" \

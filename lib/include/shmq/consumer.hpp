@@ -4,8 +4,10 @@
 // acknowledged.
 //
 // A Consumer and its deliveries belong to one thread at a time. close() and interrupt() may be
-// called from any thread. When a consumer's process dies, a consumer standing by takes over at
-// once (within 200 ms, without a daemon), and what was in flight is delivered again.
+// called from any thread. In an exclusive group one consumer is the active one, gets everything in
+// order, and the others stand by. In a shared group each message is leased to one of the consumers.
+// When a consumer's process dies, the others get what it had in flight at once (within 200 ms,
+// without a daemon).
 #pragma once
 
 #include <chrono>
@@ -75,7 +77,7 @@ class SHMQ_API Delivery {
   [[nodiscard]] Seq seq() const noexcept { return seq_; }
   /// How often this message was handed out in this group, this time included.
   [[nodiscard]] std::uint32_t hand_outs() const noexcept { return hand_outs_; }
-  /// How often it was nacked before.
+  /// How often it failed before: nacked, or its lease expired (shared groups).
   [[nodiscard]] std::uint32_t failures() const noexcept { return failures_; }
   [[nodiscard]] FencingToken fencing_token() const noexcept { return {seq_, token_}; }
   /// CLOCK_REALTIME at publish, if the producer asked for it.
@@ -84,12 +86,17 @@ class SHMQ_API Delivery {
   [[nodiscard]] std::vector<Attribute> attributes() const;
 
   Settlement ack() noexcept;
-  /// Failed: deliver again after `delay` (at most 8 hours, longer is cut), and hold the successors
-  /// back until then. Counts.
+  /// Failed: deliver again after `delay` (at most 8 hours, longer is cut). Counts. An exclusive
+  /// group holds the successors back until then; in a shared group they go on.
   Settlement nack(std::chrono::nanoseconds delay = {}) noexcept;
   /// Give back: deliver again at once, does not count as a failure.
   Settlement release() noexcept;
-  /// Prolongs the lease: `lease` from now, the group's when zero.
+  /// Never again: in a shared group the message becomes dead, kept but no longer handed out, as
+  /// long as its dead messages have room (see GroupOptions::delivery_limit); else, and in an
+  /// exclusive group, it is settled. Counted in either case.
+  Settlement reject() noexcept;
+  /// Prolongs the lease: `lease` from now (at most 1 hour), the group's when zero. In an exclusive
+  /// group the lease is the consumer's, not the delivery's, and is never longer than the group's.
   Settlement extend(std::chrono::nanoseconds lease = {}) noexcept;
 
  private:
@@ -137,10 +144,13 @@ class SHMQ_API Consumer {
                                     std::chrono::nanoseconds timeout = forever,
                                     std::stop_token stop = {}) noexcept;
 
-  /// Settles all own deliveries up to and including `seq`: one atomic step when they are in order.
+  /// Settles all own deliveries up to and including `seq`: in an exclusive group one atomic step
+  /// when they are in order, in a shared one a step each. lease_lost: at least one was not ours any
+  /// more.
   Settlement ack_through(Seq seq) noexcept;
 
-  /// True while this consumer is the active one of its exclusive group, as of the last call.
+  /// True while this consumer is the active one of its exclusive group, as of the last call; always
+  /// in a shared group.
   [[nodiscard]] bool active() const noexcept;
 
   /// A descriptor for epoll: level-triggered readable while there is (probably) something to

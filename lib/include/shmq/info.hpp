@@ -47,18 +47,35 @@ struct GroupInfo {
   GroupMode mode{};
   std::uint64_t incarnation = 0;
   std::chrono::nanoseconds lease{};
-  Seq born{};   ///< where it began
-  Seq floor{};  ///< all below are settled
+  std::uint32_t delivery_limit = 0;  ///< shared
+  Seq born{};                        ///< where it began
+  Seq floor{};                       ///< all below are settled
+  /// Of the messages published and not settled. ready: may be handed out now; delayed: not yet.
   std::uint64_t ready = 0, in_flight = 0, delayed = 0, dead = 0;
+  std::uint64_t stragglers = 0;  ///< shared: of these, moved out of the way of the others
+  /// shared: as much is in flight, delayed and dead as window_entries and straggler_entries allow,
+  /// so nothing new is handed out until something is settled or due.
+  bool at_in_flight_limit = false;
   std::uint64_t acked_total = 0, dropped_total = 0;
   std::uint64_t redelivered_death_total = 0, redelivered_lease_total = 0,
                 redelivered_nack_total = 0, redelivered_release_total = 0;
-  std::uint32_t consumers = 0;           ///< attached, standing by included
-  std::uint32_t active_participant = 0;  ///< entry number + 1 of the active consumer; 0: none
+  std::uint64_t dead_lettered_total = 0;  ///< rejected, or past the delivery limit
+  std::uint32_t consumers = 0;            ///< attached, standing by included
+  std::uint32_t active_participant = 0;   ///< entry number + 1 of the active consumer; 0: none
   std::uint64_t ownership_generation = 0;
 };
 
 enum class Role : std::uint8_t { producer = 1, consumer = 2, administrator = 3 };
+
+/// A message that a consumer of a shared group has in flight.
+struct HeldMessage {
+  Seq seq{};
+  std::uint32_t hand_outs = 0;
+  /// Since it was handed out or its lease was last extended, to 16 ms; none in a group without a
+  /// lease.
+  std::optional<std::chrono::nanoseconds> held_for{};
+  bool expired = false;  ///< its lease is over: the next consumer that looks gets it
+};
 
 struct ParticipantInfo {
   std::uint32_t entry = 0;  ///< number of its entry, from 0
@@ -71,6 +88,7 @@ struct ParticipantInfo {
   std::uint64_t in_flight = 0, messages_total = 0, bytes_total = 0, chunks_pinned = 0,
                 chunks_owned = 0;
   std::chrono::system_clock::time_point attached{};
+  std::vector<HeldMessage> held;  ///< a consumer of a shared group: what is in flight, by seq
 };
 
 /// A message that was looked at, copied.

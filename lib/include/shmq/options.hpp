@@ -41,7 +41,7 @@ enum class Overflow : std::uint32_t {
 
 enum class GroupMode : std::uint8_t {
   exclusive = 1,  ///< one active consumer, the others stand by; delivery in seq order
-  shared = 2,     ///< competing consumers with a lease per message (refused by this version)
+  shared = 2,     ///< competing consumers, each message leased to one of them
 };
 
 /// How long a confirmed publish or ack lasts. `flushed` and `synced` need a durable queue.
@@ -61,9 +61,14 @@ struct StartAt {
 struct GroupOptions {
   std::string name;
   GroupMode mode = GroupMode::exclusive;
-  /// After this time without a receive, ack or extend the active consumer of an exclusive group
-  /// may be replaced. Zero: only its proven death replaces it. At most 1 hour.
+  /// exclusive: after this time without a receive, ack or extend the active consumer may be
+  /// replaced. shared: after this time a message that was not settled may go to another consumer.
+  /// Zero: only a proven death counts. At most 1 hour.
   std::chrono::nanoseconds lease = std::chrono::seconds{30};
+  /// shared: a message that failed this often (nack, lease expired, consumer died; a release does
+  /// not count) is dead: kept, but no longer handed out. 1 to 63. Dead messages are kept up to a
+  /// quarter of the queue's straggler_entries; beyond that a message at its limit is handed out on.
+  std::uint32_t delivery_limit = 5;
   StartAt from{};
 };
 

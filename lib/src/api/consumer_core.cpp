@@ -24,6 +24,11 @@ std::chrono::nanoseconds back_off_of(std::uint32_t failures) noexcept {
   return std::min<std::chrono::nanoseconds>(100ms * (1U << std::min(failures, 8U)), 30s);
 }
 
+// A tick of the coarse clock later than it is due, so that it is then.
+std::chrono::nanoseconds until_due(std::uint64_t due_in_ns) noexcept {
+  return std::chrono::nanoseconds{due_in_ns + 1'000'000};
+}
+
 }  // namespace
 
 ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
@@ -31,8 +36,13 @@ ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
                            std::uint64_t group_word)
     : segment_(std::move(segment)),
       participation_(std::move(participation)),
-      exclusive_(*segment_, group, group_word, participation_.entry_number() + 1,
-                 participation_.generation()),
+      reader_(shm::group_mode(group_word) == static_cast<std::uint8_t>(GroupMode::shared)
+                  ? static_cast<queue::Reader&>(shared_.emplace(*segment_, group, group_word,
+                                                                participation_.entry_number() + 1,
+                                                                participation_.generation()))
+                  : exclusive_.emplace(*segment_, group, group_word,
+                                       participation_.entry_number() + 1,
+                                       participation_.generation())),
       entry_(participation_.entry()),
       arena_(segment_->arena()),
       backoff_(segment_->limits().slots, segment_->limits().arena_bytes) {}
@@ -47,22 +57,31 @@ ConsumerCore::~ConsumerCore() { close(); }
   delivery.payload_ = arena_ + hand_out.payload_offset;
   delivery.seq_ = {hand_out.seq};
   delivery.payload_bytes_ = hand_out.payload_bytes;
-  delivery.token_ = exclusive_.token();
+  delivery.token_ = shared_ ? hand_out.hand_outs : exclusive_->token();
   delivery.hand_outs_ = hand_out.hand_outs;
   delivery.failures_ = hand_out.failures;
   delivery.settled_ = false;
   delivery.pin_ = hand_out.pin | (hand_out.head_bytes << pin_bits);
 }
 
+inline void ConsumerCore::release_bytes(const Delivery& delivery) noexcept {
+  reader_.release_bytes(delivery.pin_ & ((1U << pin_bits) - 1), delivery.payload_,
+                        delivery.pin_ >> pin_bits);
+}
+
+// Not settled through this delivery, but no longer ours to settle: a cheap look, which may err
+// towards no.
+inline bool ConsumerCore::is_lost(const Delivery& delivery) const noexcept {
+  if (shared_) return shared_->is_lost(delivery.seq_.value, delivery.token_);
+  return delivery.token_ != exclusive_->token() || exclusive_->is_below_floor(delivery.seq_.value);
+}
+
 // Lets go of what the caller's array held before. Most of it is settled.
 void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
-  const std::uint32_t token = exclusive_.token();
   for (Delivery& delivery : deliveries) {
     if (delivery.core_ == nullptr) continue;
-    if (SHMQ_LIKELY(delivery.core_ == this && usable() &&
-                    (delivery.settled_ || delivery.token_ != token ||
-                     exclusive_.is_below_floor(delivery.seq_.value)))) {
-      exclusive_.pins().drop_delivery(delivery.pin_ & ((1U << pin_bits) - 1));
+    if (SHMQ_LIKELY(delivery.core_ == this && usable() && delivery.settled_)) {
+      release_bytes(delivery);
     } else {
       delivery.core_->drop(delivery);
     }
@@ -84,7 +103,11 @@ void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
 // for them.
 [[gnu::always_inline]] inline bool ConsumerCore::receive_next(Delivery& delivery) noexcept {
   queue::HandOut hand_out;
-  if (!exclusive_.fetch_next(hand_out)) return false;
+  if (shared_) {
+    if (!shared_->fetch_next(hand_out)) return false;
+  } else if (!exclusive_->fetch_next(hand_out)) {
+    return false;
+  }
   fill(delivery, hand_out);
   empty_looks_ = 0;
   note_received(1, hand_out.payload_bytes);
@@ -92,8 +115,9 @@ void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
 }
 
 Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept {
-  const Fetch fetch =
-      exclusive_.fetch(hand_outs_.data(), std::min(deliveries.size(), batch_max), count);
+  const std::size_t capacity = std::min(deliveries.size(), batch_max);
+  const Fetch fetch = shared_ ? shared_->fetch(hand_outs_.data(), capacity, count)
+                              : exclusive_->fetch(hand_outs_.data(), capacity, count);
   std::uint64_t bytes = 0;
   for (std::size_t i = 0; i < count; ++i) {
     fill(deliveries[i], hand_outs_[i]);
@@ -102,16 +126,24 @@ Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& cou
   if (count != 0) {
     empty_looks_ = 0;
     note_received(count, bytes);
-    reached_the_end_ = count < std::min(deliveries.size(), batch_max);
+    reached_the_end_ = count < capacity;
   } else if (++empty_looks_ == idle_looks_before_unpin) {
-    exclusive_.pins().clear_idle();
+    reader_.pins().clear_idle();
   }
   return fetch;
 }
 
+inline void ConsumerCore::keep_lease() noexcept {
+  if (shared_) {
+    shared_->read_clock();
+  } else {
+    exclusive_->keep_lease();
+  }
+}
+
 void ConsumerCore::look_for_the_dead() noexcept {
   // About every 50 ms, by the tick that fetch has read anyway.
-  const std::uint32_t now = exclusive_.last_tick();
+  const std::uint32_t now = reader_.last_tick();
   if (now - last_reap_tick_ < 3) return;
   last_reap_tick_ = now;
   queue::reclaim_in_passing(*segment_);
@@ -134,27 +166,38 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     return Errc::removed;
   }
   if (blocking.slept()) {
-    exclusive_.keep_lease();
-    exclusive_.pins().clear_idle();
+    keep_lease();
+    reader_.pins().clear_idle();
     queue::reclaim_in_passing(*segment_);
   }
   auto step = Blocking::Step::look_again;
   if (why == Fetch::nothing) {
     reached_the_end_ = false;
     note_burst();
-    step = blocking.step(control.message_event, &backoff_, sync::sleep_limit);
+    std::chrono::nanoseconds limit = sync::sleep_limit;
+    if (shared_) {
+      if (const auto due = shared_->due_in_ns()) limit = std::min(limit, until_due(*due));
+    }
+    step = blocking.step(control.message_event, &backoff_, limit);
     // After the wait, not before: a look that always finds the next one at once would keep the
     // bursts short, and the other side's lines going back and forth.
     const std::uint32_t looks = backoff_.wants_latency() ? latency_looks : quick_looks;
-    for (std::uint32_t look = 0; look < looks && !exclusive_.next_is_there(); ++look) {
+    const auto next_is_there = [this] {
+      return shared_ ? shared_->next_is_there() : exclusive_->next_is_there();
+    };
+    for (std::uint32_t look = 0; look < looks && !next_is_there(); ++look) {
     }
+  } else if (shared_) {
+    // All that the group may have in flight is: until something of it is settled, or due again.
+    reader_.pins().clear_idle();
+    step = blocking.step(control.room_event, nullptr,
+                         until_due(shared_->due_in_ns().value_or(standby_look_interval.count())));
   } else {
     // Standing by, or waiting for a due time: no message changes that, so not on message_event.
-    exclusive_.pins().clear_idle();
+    reader_.pins().clear_idle();
     std::chrono::nanoseconds limit = standby_look_interval;
     if (why == Fetch::held_back) {
-      const auto due = exclusive_.due_in_ns();
-      limit = std::min(limit, std::chrono::nanoseconds{due.value_or(1'000'000) + 1'000'000});
+      limit = std::min(limit, until_due(exclusive_->due_in_ns().value_or(1'000'000)));
     }
     step = blocking.step(control.ownership_event, nullptr, limit);
   }
@@ -183,7 +226,7 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
     code = Errc::invalid_argument;
     return 0;
   }
-  exclusive_.keep_lease();
+  keep_lease();
   // A batch that the tail cut short is an empty look in disguise: a reader as fast as the writer
   // would never find nothing, and pull each line away while it is being filled.
   if (reached_the_end_ && timeout.count() > 0) {
@@ -223,32 +266,46 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
 
 // --- Settling ----------------------------------------------------------------------------------
 
+[[gnu::always_inline]] inline bool ConsumerCore::is_open_here() noexcept {
+  return !participation_.in_forked_child();
+}
+
 [[gnu::always_inline]] inline Settlement ConsumerCore::ack(Delivery& delivery) noexcept {
   const sync::CallScope scope{gate_};
-  if (!scope || participation_.in_forked_child() || delivery.settled_ ||
-      !exclusive_.ack(delivery.seq_.value, delivery.token_)) {
-    return Settlement::lease_lost;
-  }
+  if (!scope || !is_open_here() || delivery.settled_) return Settlement::lease_lost;
+  const bool done = shared_ ? shared_->ack(delivery.seq_.value, delivery.token_)
+                            : exclusive_->ack(delivery.seq_.value, delivery.token_);
+  if (!done) return Settlement::lease_lost;
   delivery.settled_ = true;
   return Settlement::settled;
 }
 
 Settlement ConsumerCore::ack_through(Seq seq) noexcept {
   const sync::CallScope scope{gate_};
-  if (!scope || participation_.in_forked_child() || !exclusive_.ack_through(seq.value)) {
-    return Settlement::lease_lost;
-  }
-  return Settlement::settled;
+  if (!scope || !is_open_here()) return Settlement::lease_lost;
+  const bool done = shared_ ? shared_->ack_through(seq.value) : exclusive_->ack_through(seq.value);
+  return done ? Settlement::settled : Settlement::lease_lost;
 }
 
 Settlement ConsumerCore::give_back(Delivery& delivery, std::chrono::nanoseconds delay,
                                    bool failed) noexcept {
   const sync::CallScope scope{gate_};
   const std::uint64_t delay_ns = delay.count() > 0 ? static_cast<std::uint64_t>(delay.count()) : 0;
-  if (!scope || participation_.in_forked_child() || delivery.settled_ ||
-      !exclusive_.give_back(delivery.seq_.value, delivery.token_, delay_ns, failed)) {
-    return Settlement::lease_lost;
-  }
+  if (!scope || !is_open_here() || delivery.settled_) return Settlement::lease_lost;
+  const std::uint64_t seq = delivery.seq_.value;
+  const bool done = shared_ ? shared_->give_back(seq, delivery.token_, delay_ns, failed)
+                            : exclusive_->give_back(seq, delivery.token_, delay_ns, failed);
+  if (!done) return Settlement::lease_lost;
+  delivery.settled_ = true;
+  return Settlement::settled;
+}
+
+Settlement ConsumerCore::reject(Delivery& delivery) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope || !is_open_here() || delivery.settled_) return Settlement::lease_lost;
+  const bool done = shared_ ? shared_->reject(delivery.seq_.value, delivery.token_)
+                            : exclusive_->reject(delivery.seq_.value, delivery.token_);
+  if (!done) return Settlement::lease_lost;
   delivery.settled_ = true;
   return Settlement::settled;
 }
@@ -256,29 +313,36 @@ Settlement ConsumerCore::give_back(Delivery& delivery, std::chrono::nanoseconds 
 Settlement ConsumerCore::extend(const Delivery& delivery, std::chrono::nanoseconds lease) noexcept {
   const sync::CallScope scope{gate_};
   const std::uint64_t lease_ns = lease.count() > 0 ? static_cast<std::uint64_t>(lease.count()) : 0;
-  if (!scope || participation_.in_forked_child() || delivery.settled_ ||
-      delivery.token_ != exclusive_.token() || exclusive_.is_below_floor(delivery.seq_.value) ||
-      !exclusive_.extend(lease_ns)) {
+  if (!scope || !is_open_here() || delivery.settled_ || is_lost(delivery)) {
     return Settlement::lease_lost;
   }
-  return Settlement::settled;
+  const bool done = shared_ ? shared_->extend(delivery.seq_.value, delivery.token_, lease_ns)
+                            : exclusive_->extend(lease_ns);
+  return done ? Settlement::settled : Settlement::lease_lost;
 }
 
 [[gnu::always_inline]] inline void ConsumerCore::drop(Delivery& delivery) noexcept {
-  if (SHMQ_UNLIKELY(!usable())) return;
-  if (!delivery.settled_ && delivery.token_ == exclusive_.token() &&
-      !exclusive_.is_below_floor(delivery.seq_.value)) {
+  if (SHMQ_UNLIKELY(!usable())) {
+    // Nothing of the queue is touched, but a private copy is the process's own.
+    if ((delivery.pin_ & ((1U << pin_bits) - 1)) == queue::Pins::private_copy) {
+      release_bytes(delivery);
+    }
+    return;
+  }
+  // A shared group's give_back looks itself, and forgets what is lost.
+  if (!delivery.settled_ && (shared_ || !is_lost(delivery))) {
     (void)give_back(delivery, back_off_of(delivery.failures_), true);
   }
-  exclusive_.pins().drop_delivery(delivery.pin_ & ((1U << pin_bits) - 1));
+  release_bytes(delivery);
 }
 
 // --- Ending ------------------------------------------------------------------------------------
 
 Result<int> ConsumerCore::fd() {
   if (readiness_ == nullptr) {
-    auto made = ReadinessSource::make(segment_, segment_->control().message_event,
-                                      [this] { return exclusive_.may_have_some(); });
+    auto made = ReadinessSource::make(segment_, segment_->control().message_event, [this] {
+      return shared_ ? shared_->may_have_some() : exclusive_->may_have_some();
+    });
     if (!made) return tl::unexpected(made.error());
     readiness_ = std::move(*made);
   }
@@ -301,7 +365,11 @@ void ConsumerCore::close() noexcept {
     sync::cpu_pause();
   }
   if (!participation_.in_forked_child()) {
-    exclusive_.resign();
+    if (shared_) {
+      shared_->resign();
+    } else {
+      exclusive_->resign();
+    }
     participation_.detach();
     sync::event_notify(segment_->control().ownership_event);
   }
@@ -321,6 +389,9 @@ Settlement Delivery::nack(std::chrono::nanoseconds delay) noexcept {
 }
 Settlement Delivery::release() noexcept {
   return core_ != nullptr ? core_->give_back(*this, {}, false) : Settlement::lease_lost;
+}
+Settlement Delivery::reject() noexcept {
+  return core_ != nullptr ? core_->reject(*this) : Settlement::lease_lost;
 }
 Settlement Delivery::extend(std::chrono::nanoseconds lease) noexcept {
   return core_ != nullptr ? core_->extend(*this, lease) : Settlement::lease_lost;

@@ -6,11 +6,13 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <shmq/consumer.hpp>
 
 #include "api/blocking.hpp"
 #include "queue/exclusive.hpp"
 #include "queue/participants.hpp"
+#include "queue/shared.hpp"
 
 namespace shmq::detail {
 
@@ -20,6 +22,7 @@ class ConsumerCore {
  public:
   ConsumerCore(std::shared_ptr<shm::Segment> segment, queue::Participation participation,
                std::uint32_t group, std::uint64_t group_word);
+  ConsumerCore(const ConsumerCore&) = delete;
   ~ConsumerCore();
 
   /// `code` ok and 0: nothing came in time.
@@ -29,11 +32,12 @@ class ConsumerCore {
   Settlement ack(Delivery& delivery) noexcept;
   Settlement ack_through(Seq seq) noexcept;
   Settlement give_back(Delivery& delivery, std::chrono::nanoseconds delay, bool failed) noexcept;
+  Settlement reject(Delivery& delivery) noexcept;
   Settlement extend(const Delivery& delivery, std::chrono::nanoseconds lease) noexcept;
   /// The delivery object goes: nacks if unsettled, lets go of the bytes.
   void drop(Delivery& delivery) noexcept;
 
-  [[nodiscard]] bool active() const noexcept { return exclusive_.active(); }
+  [[nodiscard]] bool active() const noexcept { return shared_ || exclusive_->active(); }
   Result<int> fd();
   void interrupt() noexcept;
   void close() noexcept;
@@ -42,6 +46,10 @@ class ConsumerCore {
   [[nodiscard]] bool usable() const noexcept {
     return !gate_.closing() && !participation_.in_forked_child();
   }
+  [[nodiscard]] bool is_open_here() noexcept;
+  [[nodiscard]] bool is_lost(const Delivery& delivery) const noexcept;
+  void keep_lease() noexcept;
+  void release_bytes(const Delivery& delivery) noexcept;
   void fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept;
   void note_received(std::uint64_t messages, std::uint64_t bytes) noexcept;
   void clear(std::span<Delivery> deliveries) noexcept;
@@ -55,7 +63,10 @@ class ConsumerCore {
 
   std::shared_ptr<shm::Segment> segment_;
   queue::Participation participation_;
-  queue::ExclusiveConsumer exclusive_;
+  // One of the two, as the group's mode says.
+  std::optional<queue::ExclusiveConsumer> exclusive_;
+  std::optional<queue::SharedConsumer> shared_;
+  queue::Reader& reader_;
   shm::Participant& entry_;
   const std::byte* const arena_;
   std::uint64_t messages_at_last_wait_ = 0;

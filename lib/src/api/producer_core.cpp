@@ -5,6 +5,7 @@
 
 #include "api/readiness.hpp"
 #include "base/clock.hpp"
+#include "queue/shared_group.hpp"
 
 namespace shmq::detail {
 namespace {
@@ -85,18 +86,29 @@ Errc ProducerCore::shape(std::size_t payload_bytes, std::span<const Attribute> a
 // Called when there is no room. ok: look again.
 Errc ProducerCore::make_room(bool for_arena, const PublishOptions& options, Blocking& blocking,
                              int& attempts) noexcept {
-  // What a dead producer left open may be what is missing.
-  if (attempts++ == 0 && for_arena) {
-    queue::reclaim_in_passing(*segment_);
-    if (overflow_ != Overflow::block) return Errc::ok;
+  const std::uint32_t self = participation_.entry_number();
+  // What a dead producer left open may be what is missing, and what one consumer holds.
+  const bool waits = overflow_ == Overflow::block && options.timeout.count() > 0;
+  if (attempts++ == 0) {
+    if (for_arena) queue::reclaim_in_passing(*segment_);
+    if (!waits) {
+      queue::clear_floors(*segment_, self, queue::SharedGroup::Patience::none);
+      return Errc::ok;
+    }
+  } else if (waits) {
+    // A lease at the floor gets a little time first: most end soon by themselves.
+    queue::clear_floors(
+        *segment_, self,
+        blocking.slept() ? queue::SharedGroup::Patience::none : queue::SharedGroup::Patience::some);
   }
   switch (overflow_) {
     case Overflow::fail: return Errc::full;
     case Overflow::drop_oldest:
-      return attempts < 256 && queue::drop_oldest(*segment_, for_arena) ? Errc::ok : Errc::full;
+      return attempts < 256 && queue::drop_oldest(*segment_, self, for_arena) ? Errc::ok
+                                                                              : Errc::full;
     case Overflow::block: break;
   }
-  if (options.timeout.count() <= 0) return Errc::full;
+  if (!waits) return Errc::full;
   publisher_.move_hint();
   publisher_.notify();
   const std::uint64_t messages = sync::load_relaxed(entry_.messages_total);

@@ -157,10 +157,10 @@ Result<Consumer> Queue::consumer(std::string_view group, const ConsumerOptions& 
         "create it: shmqctl group create " + segment->queue() + " " + std::string{group});
   }
   const auto mode = static_cast<GroupMode>(shm::group_mode(found->word));
-  if ((options.expect_mode && *options.expect_mode != mode) || mode != GroupMode::exclusive) {
+  if (options.expect_mode && *options.expect_mode != mode) {
     return failure(Errc::wrong_group_mode, what,
                    mode == GroupMode::exclusive ? "the group is exclusive, not shared"
-                                                : "the group is not exclusive",
+                                                : "the group is shared, not exclusive",
                    "the mode belongs to the group: create another group");
   }
   auto participation = queue::Participation::attach(
@@ -197,7 +197,10 @@ Result<std::uint64_t> Queue::purge() {
   if (auto fine = check_writable(*segment, segment->describe("purge")); !fine) {
     return tl::unexpected(fine.error());
   }
-  return queue::drop_below(*segment, queue::find_tail(*segment));
+  auto participation = queue::Participation::attach(segment, Role::administrator, "purge", 0);
+  if (!participation) return tl::unexpected(participation.error());
+  return queue::drop_below(*segment, participation->entry_number(), queue::find_tail(*segment),
+                           queue::Drop::all);
 }
 
 Result<std::vector<PeekedMessage>> Queue::peek(Seq from, std::size_t max_messages) const {

@@ -24,8 +24,9 @@ inline constexpr unsigned tick_shift = 24;  // 2^24 ns = 16.8 ms
 inline constexpr unsigned tick_bits = 22;
 inline constexpr std::uint32_t tick_mask = (1U << tick_bits) - 1;
 
+inline std::uint64_t coarse_tick_64() noexcept { return clock->coarse_ns() >> tick_shift; }
 inline std::uint32_t coarse_tick() noexcept {
-  return static_cast<std::uint32_t>(clock->coarse_ns() >> tick_shift) & tick_mask;
+  return static_cast<std::uint32_t>(coarse_tick_64()) & tick_mask;
 }
 
 /// Rounded up, so that nothing expires early.

@@ -2,10 +2,13 @@
 #include "queue/chunks.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <shmq/info.hpp>
 
 #include "base/mutant.hpp"
 #include "queue/head.hpp"
+#include "queue/record_view.hpp"
+#include "queue/shared_group.hpp"
 
 namespace shmq::queue {
 namespace {
@@ -26,9 +29,39 @@ ProducerChunks::ProducerChunks(const shm::Segment& segment, std::byte* arena, st
       pinned_((segment.limits().chunks + 63) / 64),
       run_previous_(segment.limits().chunks) {}
 
+namespace {
+
+// What the stragglers of shared groups lie in.
+void mark_straggler_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
+  const shm::Limits& limits = segment.limits();
+  const auto chunk_shift = static_cast<unsigned>(std::countr_zero(limits.chunk_bytes));
+  for (std::uint32_t i = 0; i < limits.max_groups; ++i) {
+    if (!is_active_shared(sync::load_acquire(segment.group(i).word))) continue;
+    const StragglerTable table{segment, i};
+    if (!table.any()) continue;
+    for (std::uint32_t index = 0; index < table.size(); ++index) {
+      const auto kept = table.kept(index);
+      if (!kept) continue;
+      const std::uint64_t offset = (kept->place & shm::ref_mask) << shm::ref_unit_shift;
+      RecordView record;
+      // Not a record of that seq: reserved only, so head has not passed it, or corrupt.
+      if (!view_record(segment.arena(), limits.arena_bytes, offset, kept->seq, record)) continue;
+      for (std::uint64_t chunk = offset >> chunk_shift; chunk <= (record.end - 1) >> chunk_shift;
+           ++chunk) {
+        bits[chunk / 64] |= 1ULL << (chunk % 64);
+      }
+    }
+  }
+}
+
+}  // namespace
+
 void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
   std::fill(bits.begin(), bits.end(), 0);
   const shm::Limits& limits = segment.limits();
+  // The stragglers first, the pins second: who claims a straggler pins its chunk before, and it
+  // leaves the table only when that claim is settled.
+  if (!base::mutant(15)) mark_straggler_chunks(segment, bits);
   // Entries beyond were never used. acquire, after the caller's fence: an attach that is not seen
   // here is one that comes after the look (see K1).
   const std::uint32_t used =
@@ -59,10 +92,16 @@ void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>&
 }
 
 void ProducerChunks::judge() noexcept {
+  advance_floors(segment_, shm::chunk_owner(open_word_) - 1);
   judged_head_ = refresh_head(segment_);
   // [K0] full fence: head was read before, the pins are read after.
   sync::full_fence();
   mark_pinned_chunks(segment_, pinned_);
+  std::uint64_t pinned = 0;
+  for (const std::uint64_t bits : pinned_)
+    pinned += static_cast<std::uint64_t>(std::popcount(bits));
+  sync::store_relaxed(segment_.control().pinned_chunks_hint,
+                      pinned);  // a figure: any value will do
   if (base::mutant(1)) std::fill(pinned_.begin(), pinned_.end(), 0);
 }
 

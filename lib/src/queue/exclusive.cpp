@@ -19,7 +19,8 @@ using shm::LeaseState;
 ExclusiveConsumer::ExclusiveConsumer(const shm::Segment& segment, std::uint32_t group,
                                      std::uint64_t group_word, std::uint32_t self,
                                      std::uint64_t generation)
-    : segment_(segment),
+    : Reader(segment, self, generation),
+      segment_(segment),
       control_(segment.control()),
       group_(segment.group(group)),
       group_word_(group_word),
@@ -27,35 +28,18 @@ ExclusiveConsumer::ExclusiveConsumer(const shm::Segment& segment, std::uint32_t 
       self_(self),
       window_(segment.window(group)),
       window_entries_(segment.limits().window_entries),
-      slots_(segment.slots()),
-      slot_count_(segment.limits().slots),
-      arena_(segment.arena()),
-      arena_bytes_(segment.limits().arena_bytes),
-      chunk_shift_(static_cast<unsigned>(std::countr_zero(segment.limits().chunk_bytes))),
       lease_ticks_(base::ticks_of(
-          std::min<std::uint64_t>(sync::load_relaxed(group_.lease_ns), 3'600'000'000'000ULL))),
-      pins_(segment.participant(self - 1), generation) {}
+          std::min<std::uint64_t>(sync::load_relaxed(group_.lease_ns), 3'600'000'000'000ULL))) {}
 
 // --- Handing out -------------------------------------------------------------------------------
 
-bool ExclusiveConsumer::pin_and_look_again(const RecordView& record, std::uint64_t seq,
-                                           Fetch& verdict) noexcept {
-  const std::uint64_t first = record.offset >> chunk_shift_;
-  const std::uint64_t last = (record.end - 1) >> chunk_shift_;
-  if (SHMQ_LIKELY(pins_.covers(first, last))) return true;
-  SHMQ_CRASH_POINT("receive.before_pin");
-  if (!pins_.set(first, last)) {
-    verdict = Fetch::in_flight_limit;
-    return false;
-  }
-  sync::full_fence();
-  // [C2] acquire, after the pin and a full fence, pairs with K0: no claim protects here, so the
-  // message must still be unsettled, ours, and not passed by head; else its chunk may be in use
-  // for something else already.
+// [C2] acquire, after the pin and a full fence, pairs with K0: no claim protects here, so the
+// message must still be unsettled, ours, and not passed by head; else its chunk may be in use for
+// something else already.
+bool ExclusiveConsumer::is_still_ours(std::uint64_t seq) const noexcept {
   const std::uint64_t ownership = sync::load_acquire(group_.progress.high);
   const std::uint64_t floor = sync::load_acquire(group_.progress.low);
   const std::uint64_t head = read_head(segment_);
-  if (base::mutant(8)) return true;
   return is_own(ownership) && floor <= seq && head <= seq;
 }
 
@@ -71,21 +55,24 @@ bool ExclusiveConsumer::hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict
   const bool plausible = view_record(arena_, arena_bytes_, offset, seq, record);
   if (SHMQ_UNLIKELY(!plausible)) {
     // Wrong bytes are corruption only if the message must still be there.
-    const std::uint64_t ownership = sync::load_acquire(group_.progress.high);
-    const bool held = is_own(ownership) && sync::load_acquire(group_.progress.low) <= seq &&
-                      read_head(segment_) <= seq;
-    verdict = held ? Fetch::corrupt : Fetch::some;
+    verdict = is_still_ours(seq) ? Fetch::corrupt : Fetch::some;
     return false;
   }
-  if (!pin_and_look_again(record, seq, verdict)) return false;
+  if (SHMQ_UNLIKELY(!pinned(record))) {
+    SHMQ_CRASH_POINT("receive.before_pin");
+    const bool keeps = pin(record);
+    sync::full_fence();
+    const bool valid = is_still_ours(seq) || base::mutant(8);
+    if (!keeps) {
+      const bool copied = valid && copy_record(record, seq, out);
+      pins_.clear_momentary();
+      if (valid && !copied) verdict = Fetch::in_flight_limit;  // no memory for a copy
+      return copied;
+    }
+    if (!valid) return false;
+  }
   pins_.add_deliveries(1);
-  out = {seq,
-         record.payload_offset,
-         record.payload_bytes,
-         static_cast<std::uint32_t>(record.payload_offset - record.offset),
-         pins_.current(),
-         1,
-         0};
+  describe(record, seq, pins_.current(), out);
   return true;
 }
 
@@ -143,7 +130,7 @@ Fetch ExclusiveConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& 
       const std::uint64_t ownership = sync::load_acquire(group_.progress.high);
       const std::uint64_t floor = sync::load_acquire(group_.progress.low);
       if (SHMQ_LIKELY((is_own(ownership) && floor <= first) || base::mutant(8))) return Fetch::some;
-      while (count != returned_count) pins_.drop_delivery(out[--count].pin);
+      while (count != returned_count) let_go(out[--count]);
       next_ = first;
     }
     if (count != 0) return Fetch::some;
@@ -185,7 +172,7 @@ bool ExclusiveConsumer::fetch_returned(HandOut* out, std::size_t capacity, std::
     // [W3] seq_cst: a successor that rewrote the entry makes this fail.
     if (!is_own(sync::load_acquire(group_.progress.high)) ||
         !sync::compare_and_swap(entry, seen, {seq, shm::pack(lease)})) {
-      pins_.drop_delivery(out[count].pin);
+      let_go(out[count]);
       return false;
     }
     out[count].hand_outs = lease.hand_outs;

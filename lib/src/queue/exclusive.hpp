@@ -20,35 +20,13 @@
 #include <cstdint>
 #include <optional>
 
-#include "queue/pins.hpp"
-#include "queue/record_view.hpp"
+#include "queue/reader.hpp"
 #include "shm/segment.hpp"
 #include "sync/event.hpp"
 
 namespace shmq::queue {
 
-/// A message to be handed out.
-struct HandOut {
-  std::uint64_t seq;
-  std::uint64_t payload_offset;  // in the arena
-  std::uint32_t payload_bytes;
-  std::uint32_t head_bytes;  // from the record to the payload
-  std::uint32_t pin;
-  std::uint16_t hand_outs;
-  std::uint8_t failures;
-};
-
-enum class Fetch : std::uint8_t {
-  some,             // at least one
-  nothing,          // nothing there now
-  standing_by,      // another consumer is the active one
-  held_back,        // a returned message is not due yet
-  in_flight_limit,  // the caller holds too much
-  removed,          // the group is gone
-  corrupt,
-};
-
-class ExclusiveConsumer {
+class ExclusiveConsumer : public Reader {
  public:
   /// `self`: participant entry + 1. `group_word`: the word under which the group was found.
   ExclusiveConsumer(const shm::Segment& segment, std::uint32_t group, std::uint64_t group_word,
@@ -108,6 +86,13 @@ class ExclusiveConsumer {
   bool ack_through(std::uint64_t seq) noexcept;
   bool give_back(std::uint64_t seq, std::uint32_t token, std::uint64_t delay_ns,
                  bool failed) noexcept;
+  /// Settled, and counted: an exclusive group keeps no dead messages.
+  bool reject(std::uint64_t seq, std::uint32_t token) noexcept {
+    if (!ack(seq, token)) return false;
+    sync::fetch_add(group_.dead_lettered_total, 1);
+    sync::fetch_add(group_.discarded_total, 1);
+    return true;
+  }
   bool extend(std::uint64_t lease_ns) noexcept;
 
   /// Was this hand-out settled by ack_through?
@@ -120,9 +105,6 @@ class ExclusiveConsumer {
   /// Cheap look from any thread: could fetch give something? May err towards yes.
   [[nodiscard]] bool may_have_some() const noexcept;
 
-  /// The tick that the last fetch read; 0 in a group without a lease.
-  [[nodiscard]] std::uint32_t last_tick() const noexcept { return last_tick_; }
-  Pins& pins() noexcept { return pins_; }
   /// Gives up ownership; what is in flight is released.
   void resign() noexcept;
 
@@ -144,28 +126,9 @@ class ExclusiveConsumer {
     sync::store_release(group_.next_hint, (static_cast<std::uint64_t>(generation_ & 0xffff) << 48) |
                                               (next_ & shm::next_hint_seq_mask));
   }
-  // A record without attributes and flags, within the pinned chunks; else false.
-  [[gnu::always_inline]] bool view_plain_record(std::uint64_t offset, std::uint64_t seq,
-                                                HandOut& out) const noexcept {
-    const std::uint64_t begin = pins_.current_first() << chunk_shift_;
-    const std::uint64_t end = (pins_.current_last() + 1) << chunk_shift_;
-    if (SHMQ_UNLIKELY(offset < begin || offset + sizeof(shm::Record) > end)) return false;
-    const auto* record = reinterpret_cast<const shm::Record*>(arena_ + offset);
-    // {payload bytes, attribute bytes, flags} at once: the upper half is 0 in a plain one.
-    const std::uint64_t shape = sync::load_relaxed(*reinterpret_cast<const std::uint64_t*>(
-        reinterpret_cast<const std::byte*>(record) + offsetof(shm::Record, payload_bytes)));
-    const std::uint64_t payload = offset + sizeof(shm::Record);
-    if (SHMQ_UNLIKELY(sync::load_relaxed(record->seq) != seq || (shape >> 32) != 0 ||
-                      payload + shape > end)) {
-      return false;
-    }
-    out = {seq, payload, static_cast<std::uint32_t>(shape), sizeof(shm::Record), pins_.current(),
-           1,   0};
-    return true;
-  }
   std::size_t hand_out_usual(std::uint64_t seq, HandOut* out, std::size_t limit) noexcept;
   bool hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict) noexcept;
-  bool pin_and_look_again(const RecordView& record, std::uint64_t seq, Fetch& verdict) noexcept;
+  bool is_still_ours(std::uint64_t seq) const noexcept;
   bool fetch_returned(HandOut* out, std::size_t capacity, std::size_t& count,
                       Fetch& verdict) noexcept;
   bool move_floor(std::uint64_t to) noexcept;
@@ -184,15 +147,9 @@ class ExclusiveConsumer {
   const std::uint32_t self_;
   sync::Word16* const window_;
   const std::uint64_t window_entries_;
-  const sync::Word16* const slots_;
-  const std::uint64_t slot_count_;
-  const std::byte* const arena_;
-  const std::uint64_t arena_bytes_;
-  const unsigned chunk_shift_;
   const std::uint32_t lease_ticks_;
 
   bool active_ = false;
-  std::uint32_t last_tick_ = 0;
   std::uint32_t generation_ = 0;
   std::uint64_t ownership_ = 0;  // the high half of the word while active
   std::uint64_t floor_ = 0;
@@ -201,7 +158,6 @@ class ExclusiveConsumer {
   std::uint64_t returned_ = 0;         // ready entries in [floor, next)
   std::uint64_t marks_ = 0;            // entries in [floor, next) that carry their seq
   std::uint64_t lowest_returned_ = 0;  // no ready entry below
-  Pins pins_;
 };
 
 }  // namespace shmq::queue

@@ -8,6 +8,7 @@
 
 #include "base/mutant.hpp"
 #include "queue/head.hpp"
+#include "queue/shared_group.hpp"
 #include "shm/initialise.hpp"
 #include "shm/naming.hpp"
 #include "sync/event.hpp"
@@ -73,8 +74,10 @@ bool is_named_by_a_participant(const shm::Segment& segment, std::uint32_t index,
   const std::uint64_t wanted = (incarnation << 16) | (index + 1);
   for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
     const shm::Participant& entry = segment.participant(i);
+    // [G6] acquire, after the group was retired and a full barrier, pairs with G5.
     if (shm::participant_state(sync::load_acquire(entry.word)) != shm::ParticipantState::free &&
-        sync::load_acquire(entry.group_word) == wanted) {
+        (sync::load_acquire(entry.group_word) == wanted ||
+         sync::load_acquire(entry.visiting) == wanted)) {
       return true;
     }
   }
@@ -105,6 +108,7 @@ void reset_window(const shm::Segment& segment, std::uint32_t index, std::uint64_
     sync::store_relaxed(window[seq & (entries - 1)].high, 0);
     sync::store_relaxed(window[seq & (entries - 1)].low, seq - entries);
   }
+  StragglerTable{segment, index}.reset();
 }
 
 Result<std::uint64_t> starting_floor(const shm::Segment& segment, const StartAt& from,
@@ -250,29 +254,47 @@ void heal_administration(const shm::Segment& segment) noexcept {
   if (lock && lock->try_lock(shm::lock_byte_administration)) heal_locked(segment);
 }
 
-std::uint64_t drop_below(const shm::Segment& segment, std::uint64_t floor) noexcept {
+namespace {
+
+std::uint64_t drop_below_exclusive(const shm::Segment& segment, std::uint32_t index,
+                                   std::uint64_t floor) noexcept {
+  shm::Group& group = segment.group(index);
   const std::uint64_t entries = segment.limits().window_entries;
+  for (int attempt = 0; attempt < 1000; ++attempt) {
+    const sync::Word16 seen = sync::read_halves(group.progress);
+    if (static_cast<std::int64_t>(floor - seen.low) <= 0) break;
+    // What was acked out of order is not lost by this.
+    std::uint64_t lost = floor - seen.low;
+    const std::uint64_t end = seen.low + std::min(lost, entries);
+    for (std::uint64_t seq = seen.low; seq != end; ++seq) {
+      const sync::Word16 entry = sync::read_halves(segment.window(index)[seq & (entries - 1)]);
+      if (entry.low == seq && shm::unpack_lease(entry.high).state == shm::LeaseState::settled) {
+        --lost;
+      }
+    }
+    // [D1] seq_cst, pairs with the ack's CAS: the owner stays, and finds out by its next CAS.
+    if (!sync::compare_and_swap(group.progress, seen, {floor, seen.high})) continue;
+    sync::fetch_add(group.dropped_total, lost);
+    return lost;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::uint64_t drop_below(const shm::Segment& segment, std::uint32_t self, std::uint64_t floor,
+                         Drop what) noexcept {
   std::uint64_t dropped = 0;
   for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
-    shm::Group& group = segment.group(i);
-    if (!counts_for_head(sync::load_acquire(group.word))) continue;
-    for (int attempt = 0; attempt < 1000; ++attempt) {
-      const sync::Word16 seen = sync::read_halves(group.progress);
-      if (static_cast<std::int64_t>(floor - seen.low) <= 0) break;
-      // What was acked out of order is not lost by this.
-      std::uint64_t lost = floor - seen.low;
-      const std::uint64_t end = seen.low + std::min(lost, entries);
-      for (std::uint64_t seq = seen.low; seq != end; ++seq) {
-        const sync::Word16 entry = sync::read_halves(segment.window(i)[seq & (entries - 1)]);
-        if (entry.low == seq && shm::unpack_lease(entry.high).state == shm::LeaseState::settled) {
-          --lost;
-        }
-      }
-      // [D1] seq_cst, pairs with the ack's CAS: the owner stays, and finds out by its next CAS.
-      if (!sync::compare_and_swap(group.progress, seen, {floor, seen.high})) continue;
-      sync::fetch_add(group.dropped_total, lost);
-      dropped += lost;
-      break;
+    const std::uint64_t word = sync::load_acquire(segment.group(i).word);
+    if (!counts_for_head(word)) continue;
+    if (shm::group_mode(word) != static_cast<std::uint8_t>(GroupMode::shared)) {
+      dropped += drop_below_exclusive(segment, i, floor);
+      continue;
+    }
+    const GroupVisit visit{segment, segment.participant(self), i};
+    if (visit) {
+      dropped += SharedGroup{segment, i}.drop_below(floor, self + 1, what == Drop::all);
     }
   }
   refresh_head(segment);

@@ -36,9 +36,15 @@ Result<void> remove_group(const shm::Segment& segment, std::string_view name);
 /// Undoes what a killed administrator left, if there is any and nobody administers now.
 void heal_administration(const shm::Segment& segment) noexcept;
 
+enum class Drop : std::uint8_t {
+  oldest,  // for room: leases of shared groups are kept as stragglers
+  all,     // a purge: stragglers that nobody holds go, too
+};
 /// Moves the floors of all groups to `floor`, as far as they lie below, and then head. Gives the
-/// number of messages that some group had not settled, summed over the groups; counts them.
-std::uint64_t drop_below(const shm::Segment& segment, std::uint64_t floor) noexcept;
+/// number of messages that some group had not settled, summed over the groups; counts them. `self`:
+/// participant entry of the caller.
+std::uint64_t drop_below(const shm::Segment& segment, std::uint32_t self, std::uint64_t floor,
+                         Drop what) noexcept;
 
 /// The name in a group entry, from a private copy.
 std::string group_name(const shm::Group& group);

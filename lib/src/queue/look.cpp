@@ -13,13 +13,14 @@
 #include "queue/record_view.hpp"
 
 namespace shmq::queue {
-namespace {
 
-std::chrono::system_clock::time_point time_of(std::uint64_t realtime_ns) {
+std::chrono::system_clock::time_point time_of(std::uint64_t realtime_ns) noexcept {
   return std::chrono::system_clock::time_point{
       std::chrono::duration_cast<std::chrono::system_clock::duration>(
           std::chrono::nanoseconds{realtime_ns})};
 }
+
+namespace {
 
 enum class Copy : std::uint8_t { done, gone, end, corrupt };
 
@@ -179,132 +180,6 @@ QueueStats read_stats(const shm::Segment& segment) {
     stats.groups += shm::group_state(word) == shm::GroupState::active ? 1 : 0;
   }
   return stats;
-}
-
-namespace {
-
-// ready + in_flight + delayed = what is published and not settled.
-void count_states(const shm::Segment& segment, std::uint32_t index, std::uint64_t next,
-                  std::uint64_t tail, bool owned, GroupInfo& info) {
-  const std::uint64_t floor = info.floor.value;
-  const std::uint64_t entries = segment.limits().window_entries;
-  const std::uint32_t now = base::coarse_tick();
-  std::uint64_t settled = 0;
-  const std::uint64_t end = floor + std::min<std::uint64_t>(next - floor, entries);
-  for (std::uint64_t seq = floor; seq != end; ++seq) {
-    const sync::Word16 seen = sync::read_halves(segment.window(index)[seq & (entries - 1)]);
-    const shm::Lease lease = shm::unpack_lease(seen.high);
-    if (seen.low != seq || lease.state == shm::LeaseState::leased) {
-      ++(owned ? info.in_flight : info.ready);
-    } else if (lease.state == shm::LeaseState::settled) {
-      ++settled;
-    } else if (base::tick_is_past(lease.deadline, now, base::tick_mask / 2)) {
-      ++info.ready;
-    } else {
-      ++info.delayed;
-    }
-  }
-  info.ready += tail > end ? tail - end : 0;
-  const std::uint64_t passed = floor - info.born.value + settled;
-  info.acked_total = passed > info.dropped_total ? passed - info.dropped_total : 0;
-}
-
-}  // namespace
-
-std::vector<GroupInfo> list_groups(const shm::Segment& segment) {
-  std::vector<GroupInfo> groups;
-  for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
-    const shm::Group& group = segment.group(i);
-    const std::uint64_t word = sync::load_acquire(group.word);
-    if (shm::group_state(word) != shm::GroupState::active) continue;
-    GroupInfo info;
-    info.name = group_name(group);
-    info.mode = static_cast<GroupMode>(shm::group_mode(word));
-    info.incarnation = shm::group_incarnation(word);
-    info.lease = std::chrono::nanoseconds{sync::load_relaxed(group.lease_ns)};
-    info.born = {sync::load_relaxed(group.born_seq)};
-    const std::uint64_t hint = sync::load_acquire(group.next_hint);
-    const sync::Word16 progress = sync::read_halves(group.progress);
-    info.floor = {progress.low};
-    info.dropped_total = sync::load_relaxed(group.dropped_total);
-    info.redelivered_death_total = sync::load_relaxed(group.redelivered_death_total);
-    info.redelivered_lease_total = sync::load_relaxed(group.redelivered_lease_total);
-    info.redelivered_nack_total = sync::load_relaxed(group.redelivered_nack_total);
-    info.redelivered_release_total = sync::load_relaxed(group.redelivered_release_total);
-    info.dead = sync::load_relaxed(group.dead_messages);
-    info.active_participant = shm::owner_of(progress.high);
-    info.ownership_generation = shm::ownership_generation(progress.high);
-    const std::uint64_t tail = std::max(find_tail(segment), progress.low);
-    constexpr std::uint64_t mask = (1ULL << 48) - 1;
-    std::uint64_t next = progress.low + (((hint & mask) - (progress.low & mask)) & mask);
-    // A hint that lies behind the floor (it moves after it) widens to nearly 2^48: nothing in
-    // flight.
-    if (next > tail) next = progress.low;
-    count_states(segment, i, next, tail, info.active_participant != shm::owner_none, info);
-    for (std::uint32_t p = 0; p < segment.limits().max_participants; ++p) {
-      const shm::Participant& entry = segment.participant(p);
-      if (shm::participant_state(sync::load_acquire(entry.word)) == shm::ParticipantState::alive &&
-          sync::load_relaxed(entry.group_word) == ((info.incarnation << 16) | (i + 1))) {
-        ++info.consumers;
-      }
-    }
-    if (sync::load_acquire(group.word) == word) groups.push_back(std::move(info));
-  }
-  return groups;
-}
-
-std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
-  std::vector<std::uint32_t> owned_chunks(segment.limits().max_participants + 1);
-  for (std::uint32_t i = 0; i < segment.limits().chunks; ++i) {
-    const std::uint64_t word = sync::load_relaxed(segment.chunk(i).high);
-    const std::uint32_t owner = shm::chunk_owner(word);
-    if (shm::chunk_state(word) == shm::ChunkState::open && owner < owned_chunks.size()) {
-      ++owned_chunks[owner];
-    }
-  }
-  const std::vector<GroupInfo> groups = list_groups(segment);
-  std::vector<ParticipantInfo> participants;
-  for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
-    const shm::Participant& entry = segment.participant(i);
-    const std::uint64_t word = sync::load_acquire(entry.word);
-    if (shm::participant_state(word) == shm::ParticipantState::free) continue;
-    ParticipantInfo info;
-    info.entry = i;
-    info.generation = shm::participant_generation(word);
-    info.role = static_cast<Role>(shm::participant_role(word));
-    char name[shm::name_field_bytes];
-    std::memcpy(name, entry.name, sizeof(name));
-    name[sizeof(name) - 1] = '\0';
-    info.name = name;
-    info.pid = sync::load_relaxed(entry.pid);
-    info.alive = shm::participant_state(word) == shm::ParticipantState::alive &&
-                 segment.lock_is_held(shm::lock_byte_participant_0 + i);
-    info.messages_total = sync::load_relaxed(entry.messages_total);
-    info.bytes_total = sync::load_relaxed(entry.bytes_total);
-    info.attached = time_of(sync::load_relaxed(entry.attached_realtime_ns));
-    info.chunks_owned = owned_chunks[i + 1];
-    for (const std::uint64_t& pin : entry.pins) {
-      const std::uint64_t value = sync::load_relaxed(pin);
-      if ((value & shm::pin_chunk_mask) != 0 &&
-          (value >> 44) == (info.generation & shm::pin_generation_mask)) {
-        info.chunks_pinned += (value >> shm::pin_chunk_bits) & shm::pin_chunk_mask;
-      }
-    }
-    const std::uint64_t group_word = sync::load_relaxed(entry.group_word);
-    const std::uint64_t index = (group_word & 0xffff) - 1;
-    if (info.role == Role::consumer && group_word != 0 && index < segment.limits().max_groups) {
-      const shm::Group& group = segment.group(static_cast<std::uint32_t>(index));
-      info.group = group_name(group);
-      info.active = shm::owner_of(sync::load_acquire(group.progress.high)) == i + 1;
-      for (const GroupInfo& each : groups) {
-        if (info.active && each.active_participant == i + 1 && each.name == info.group) {
-          info.in_flight = each.in_flight;
-        }
-      }
-    }
-    participants.push_back(std::move(info));
-  }
-  return participants;
 }
 
 }  // namespace shmq::queue

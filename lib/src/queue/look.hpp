@@ -13,6 +13,7 @@ namespace shmq::queue {
 /// Copies of messages, from `from` on.
 Result<std::vector<PeekedMessage>> peek(const shm::Segment& segment, std::uint64_t from,
                                         std::size_t max_messages);
+std::chrono::system_clock::time_point time_of(std::uint64_t realtime_ns) noexcept;
 QueueInfo describe_queue(const shm::Segment& segment);
 QueueStats read_stats(const shm::Segment& segment);
 std::vector<GroupInfo> list_groups(const shm::Segment& segment);

@@ -12,6 +12,7 @@
 #include "base/mutant.hpp"
 #include "queue/groups.hpp"
 #include "queue/head.hpp"
+#include "queue/shared_group.hpp"
 #include "sync/event.hpp"
 
 namespace shmq::queue {
@@ -53,6 +54,7 @@ void describe_self(shm::Participant& entry, const std::string& name, std::uint64
   char padded[shm::name_field_bytes] = {};
   name.copy(padded, sizeof(padded) - 1);
   std::memcpy(entry.name, padded, sizeof(padded));
+  sync::store_relaxed(entry.visiting, 0);
   // [A2] release: who finds the group's name here finds an entry that is ours.
   sync::store_release(entry.group_word, group_word);
 }
@@ -74,6 +76,25 @@ void give_up_groups_of(const shm::Segment& segment, std::uint32_t number, std::u
         break;
       }
     }
+  }
+}
+
+// What it had leased in a shared group, and what it was moving in one that it visited.
+void give_up_leases_of(const shm::Segment& segment, std::uint32_t number, std::uint64_t dead_word) {
+  const shm::Participant& entry = segment.participant(number);
+  for (const std::uint64_t* place : {&entry.group_word, &entry.visiting}) {
+    const std::uint64_t named = sync::load_acquire(*place);
+    const std::uint64_t index = (named & 0xffff) - 1;
+    if (named == 0 || index >= segment.limits().max_groups) continue;
+    // The entry is not used again while the dead one names it: a retired group is reclaimed in
+    // vain.
+    const std::uint64_t word =
+        sync::load_acquire(segment.group(static_cast<std::uint32_t>(index)).word);
+    if (shm::group_incarnation(word) != named >> 16 ||
+        shm::group_mode(word) != static_cast<std::uint8_t>(GroupMode::shared)) {
+      continue;
+    }
+    SharedGroup{segment, static_cast<std::uint32_t>(index)}.reclaim(number, dead_word);
   }
 }
 
@@ -203,7 +224,10 @@ bool reclaim_participant(const shm::Segment& segment, std::uint32_t number) noex
   SHMQ_CRASH_POINT("reclaim.sealed");
   give_up_groups_of(segment, number, dead);
   SHMQ_CRASH_POINT("reclaim.gave_up");
+  if (!base::mutant(13)) give_up_leases_of(segment, number, dead);
+  SHMQ_CRASH_POINT("reclaim.gave_up_leases");
   sync::store_relaxed(entry.group_word, 0);
+  sync::store_relaxed(entry.visiting, 0);
   // [R3] seq_cst: last, so that a reclaimer killed before leaves a dead entry to the next one.
   sync::compare_and_swap(entry.word, dead,
                          shm::participant_word(generation, role, ParticipantState::free));

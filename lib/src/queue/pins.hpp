@@ -9,6 +9,8 @@
 //     settled and head had not passed it (see ExclusiveConsumer::pin_and_look_again).
 //  3. Only the owner writes its pins. The pin that was set last is kept while the consumer is busy,
 //     so that most messages need none; an idle consumer clears it.
+//  4. The last pin word is for a moment only: while a record is copied for which no other is to be
+//     had.
 #pragma once
 
 #include <array>
@@ -23,6 +25,7 @@ namespace shmq::queue {
 class Pins {
  public:
   static constexpr std::uint32_t none = ~0U;
+  static constexpr std::uint32_t private_copy = 0xfe;  // no pin: the bytes are the process's own
 
   Pins(shm::Participant& entry, std::uint64_t generation) noexcept
       : entry_(entry), generation_(generation) {}
@@ -46,7 +49,7 @@ class Pins {
     }
     std::uint32_t free = current_;  // in place of one that nothing hangs on any more
     if (current_ == none || held_[current_].deliveries != 0) {
-      if (~used_ == 0) return false;
+      if ((~used_ & keepable) == 0) return false;
       free = static_cast<std::uint32_t>(std::countr_zero(~used_));
     }
     held_[free] = {first, last, 0};
@@ -55,6 +58,16 @@ class Pins {
     // [C1] release; the caller's full fence orders it before its look at floor and head [C2].
     sync::store_release(entry_.pins[free], shm::pin_word(generation_, first, last - first + 1));
     return true;
+  }
+  /// For the length of a copy; with the same fence and second look as `set`.
+  void set_momentary(std::uint64_t first, std::uint64_t last) noexcept {
+    // [C1] release, as in set.
+    sync::store_release(entry_.pins[momentary],
+                        shm::pin_word(generation_, first, last - first + 1));
+  }
+  void clear_momentary() noexcept {
+    // [C3] release: the copy comes before.
+    sync::store_release(entry_.pins[momentary], 0);
   }
   [[nodiscard]] std::uint64_t current_first() const noexcept { return held_[current_].first; }
   [[nodiscard]] std::uint64_t current_last() const noexcept { return held_[current_].last; }
@@ -92,6 +105,8 @@ class Pins {
   std::uint32_t current_ = none;
   std::uint64_t used_ = 0;  // one bit a pin
   static_assert(shm::pins_per_participant == 64);
+  static constexpr std::uint32_t momentary = 63;
+  static constexpr std::uint64_t keepable = ~(1ULL << momentary);
   std::array<Held, shm::pins_per_participant> held_{};
 };
 

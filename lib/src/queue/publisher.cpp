@@ -7,6 +7,7 @@
 #include "base/mutant.hpp"
 #include "queue/groups.hpp"
 #include "queue/head.hpp"
+#include "queue/shared_group.hpp"
 
 namespace shmq::queue {
 
@@ -17,6 +18,7 @@ Publisher::Publisher(std::shared_ptr<shm::Segment> segment, std::byte* arena, st
       slots_(segment_->slots()),
       slot_count_(segment_->limits().slots),
       arena_(arena),
+      self_(owner - 1),
       guess_(sync::load_acquire(control_.tail_hint)),
       seen_head_(read_head(*segment_)),
       chunks_(*segment_, arena, owner, generation) {}
@@ -29,6 +31,7 @@ bool Publisher::find_room(std::uint64_t& guess) noexcept {
     guess = std::max(seen_head_, sync::load_acquire(control_.tail_hint));
   }
   if (guess - seen_head_ < slot_count_) return true;
+  advance_floors(*segment_, self_);
   seen_head_ = refresh_head(*segment_);
   return guess - seen_head_ < slot_count_;
 }
@@ -134,7 +137,8 @@ void write_record_head(std::byte* place, const RecordShape& shape,
 
 // --- Dropping ----------------------------------------------------------------------------------
 
-bool drop_oldest(const shm::Segment& segment, bool for_arena) {
+bool drop_oldest(const shm::Segment& segment, std::uint32_t self, bool for_arena) {
+  advance_floors(segment, self);
   const std::uint64_t head = refresh_head(segment);
   std::uint64_t floor = 0;
   if (for_arena) {
@@ -162,7 +166,7 @@ bool drop_oldest(const shm::Segment& segment, bool for_arena) {
   const std::uint64_t tail = find_tail(segment);
   if (static_cast<std::int64_t>(floor - tail) > 0) floor = tail;
   if (static_cast<std::int64_t>(floor - head) <= 0) return false;
-  drop_below(segment, floor);
+  drop_below(segment, self, floor, Drop::oldest);
   return read_head(segment) != head;
 }
 

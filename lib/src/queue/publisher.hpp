@@ -77,6 +77,7 @@ class Publisher {
   sync::Word16* slots_;
   std::uint64_t slot_count_;
   std::byte* arena_;
+  std::uint32_t self_;           // participant entry
   std::uint64_t guess_ = 0;      // of the tail
   std::uint64_t seen_head_ = 0;  // never beyond head
   ProducerChunks chunks_;
@@ -109,7 +110,7 @@ void write_record_head(std::byte* place, const RecordShape& shape,
                        std::uint64_t publish_time_ns) noexcept;
 
 /// Frees room by dropping the oldest messages for every group; false when nothing can be freed.
-/// `for_arena`: chunks are what is missing, else slots.
-bool drop_oldest(const shm::Segment& segment, bool for_arena);
+/// `for_arena`: chunks are what is missing, else slots. `self`: participant entry of the caller.
+bool drop_oldest(const shm::Segment& segment, std::uint32_t self, bool for_arena);
 
 }  // namespace shmq::queue

@@ -66,7 +66,7 @@ void fill_group(Group& group, const GroupOptions& options, std::uint64_t floor) 
   group.lease_ns = static_cast<std::uint64_t>(options.lease.count());
   group.born_seq = floor;
   group.created_realtime_ns = base::clock->realtime_ns();
-  group.delivery_limit = 0;
+  group.delivery_limit = options.delivery_limit;
   group.dead_limit = 0;
   group.expire_idle_ns = 0;
   // The generation goes on from what the entry had, so that a consumer of an earlier incarnation
@@ -75,15 +75,16 @@ void fill_group(Group& group, const GroupOptions& options, std::uint64_t floor) 
       ownership_generation(sync::load_relaxed(group.progress.high)) + 1;
   sync::store_relaxed(group.progress.low, floor);
   sync::store_relaxed(group.progress.high, ownership(owner_none, generation, 0));
-  sync::store_relaxed(group.next_hint,
-                      (std::uint64_t{generation & 0xffff} << 48) | (floor & ((1ULL << 48) - 1)));
+  sync::store_relaxed(group.next_hint, options.mode == GroupMode::shared
+                                           ? floor
+                                           : (std::uint64_t{generation & 0xffff} << 48) |
+                                                 (floor & next_hint_seq_mask));
   sync::store_relaxed(group.returned_count, std::uint64_t{0});
-  group.next_due_tick = 0;
-  group.lowest_returned = 0;
+  sync::store_relaxed(group.next_due_tick, std::uint64_t{0});
   for (std::uint64_t* total :
        {&group.dropped_total, &group.redelivered_death_total, &group.redelivered_lease_total,
         &group.redelivered_nack_total, &group.redelivered_release_total, &group.dead_lettered_total,
-        &group.stragglers, &group.dead_messages}) {
+        &group.stragglers, &group.dead_messages, &group.discarded_total}) {
     sync::store_relaxed(*total, std::uint64_t{0});
   }
 }
@@ -109,7 +110,7 @@ void initialise(std::byte* base, const Header& header, const std::vector<GroupOp
   }
   auto* stragglers = reinterpret_cast<Straggler*>(at(part_stragglers));
   for (std::size_t i = 0; i < std::size_t{limits.straggler_entries} * limits.max_groups; ++i) {
-    stragglers[i].lease.low = ~std::uint64_t{0};
+    stragglers[i].lease.low = straggler_free_seq;
   }
 
   auto* entries = reinterpret_cast<Group*>(at(part_groups));

@@ -28,7 +28,7 @@ using sync::Word16;
 
 inline constexpr std::uint64_t segment_magic = 0x31474553514d4853ULL;  // "SHMQSEG1"
 inline constexpr std::uint32_t abi_version = 1;
-inline constexpr std::uint32_t layout_revision = 1;
+inline constexpr std::uint32_t layout_revision = 2;
 inline constexpr std::uint32_t byte_order_mark = 0x01020304;
 inline constexpr std::size_t name_field_bytes = 72;  // 64 and a NUL, kept to a multiple of 8
 inline constexpr std::uint32_t pins_per_participant = 64;
@@ -195,7 +195,10 @@ struct Participant {
   std::uint64_t group_word;  // consumer: {incarnation 48, group entry + 1 16}; 0: none
   std::uint64_t attached_realtime_ns;
   char name[name_field_bytes];
-  std::uint64_t reserved0;
+  // As group_word: the shared group that this participant, consumer or not, moves the floor of
+  // right now; 0: none. w: owner; r: who wants to use a group's entry again; o: store, full fence,
+  // then a look at the group's word.
+  std::uint64_t visiting;
   // Figures. w: owner, relaxed; r: stat.
   alignas(128) std::uint64_t messages_total;
   std::uint64_t bytes_total;
@@ -272,11 +275,13 @@ struct Group {
   alignas(128) Word16 progress;
   // {ownership generation 16, seq 48}: no seq from here on was handed out in this group. w: active
   // consumer, release, before it hands out; r: successor, stat.
-  std::uint64_t next_hint;
+  std::uint64_t next_hint;  // a shared group: the seq alone, all 64 bits
   // Redelivered seqs wait below next. w: active consumer; r: stat.
   std::uint64_t returned_count;
-  std::uint64_t next_due_tick;    // shared groups: lowered before the CAS that makes it true
-  std::uint64_t lowest_returned;  // shared groups: same
+  // Shared groups: tick (64 bits) from which on it is worth looking for what is due again. Lowered
+  // before the CAS that makes something due earlier, raised by who looks. w, r: consumers, reclaim.
+  std::uint64_t next_due_tick;
+  std::uint64_t reserved3;
   std::uint64_t reserved1[10];
   // Totals. w: whoever causes it, by relaxed add, off the fast path; r: stat.
   alignas(128) std::uint64_t dropped_total;
@@ -285,15 +290,26 @@ struct Group {
   std::uint64_t redelivered_nack_total;
   std::uint64_t redelivered_release_total;
   std::uint64_t dead_lettered_total;
-  std::uint64_t stragglers;  // straggler entries in use, a hint
-  std::uint64_t dead_messages;
-  std::uint64_t reserved2[8];
+  std::uint64_t stragglers;  // entries of the table in use; too high, never too low, after a kill
+  std::uint64_t dead_messages;    // in the dead state now; off by what was killed while counting
+  std::uint64_t discarded_total;  // rejected and settled: nowhere to keep it
+  std::uint64_t reserved2[7];
 };
 static_assert(sizeof(Group) == 384 && offsetof(Group, progress) == 128);
 
 // Lease word: {state 3, owner 13, hand-outs 16, failures 6, deaths 4, deadline 22}: one word, so no
-// lease is ever seen with another's deadline or count.
-enum class LeaseState : std::uint8_t { settled = 0, leased = 1, ready = 2, moved = 3, dead = 4 };
+// lease is ever seen with another's deadline or count. The reserved states stand in straggler
+// tables only: what the message will be there once its eviction is complete.
+enum class LeaseState : std::uint8_t {
+  settled = 0,
+  leased = 1,
+  ready = 2,
+  moved = 3,
+  dead = 4,
+  reserved_leased = 5,
+  reserved_ready = 6,
+  reserved_dead = 7,
+};
 
 struct Lease {
   LeaseState state = LeaseState::settled;
@@ -320,20 +336,44 @@ constexpr Lease unpack_lease(std::uint64_t word) noexcept {
 }
 static_assert(unpack_lease(pack({LeaseState::ready, 4096, 65535, 63, 15, 0x3fffff})).deaths == 15);
 
+// The upper half of a lease word, which no extension of the lease changes: who holds which
+// hand-out.
+constexpr std::uint32_t holder_bits(std::uint32_t owner, std::uint32_t hand_outs) noexcept {
+  return static_cast<std::uint32_t>(pack({LeaseState::leased, owner, hand_outs, 0, 0, 0}) >> 32);
+}
+
 // A window entry is a Word16 {seq, lease word}: entry s % window_entries of the group belongs to s
-// once its low half is s. State moved: {table index 32, generation 29} stand below the state.
-// w: consumers, successors, evictors, by CAS; r: the same, stat.
+// once its low half is s. w: consumers, successors, evictors, droppers, reclaim, by CAS; r: the
+// same, stat. In the state moved, {table index 32, generation 29} stand below the state.
+inline constexpr std::uint64_t straggler_generation_mask = (1ULL << 29) - 1;
+constexpr std::uint64_t moved_word(std::uint32_t index, std::uint64_t generation) noexcept {
+  return (static_cast<std::uint64_t>(LeaseState::moved) << 61) |
+         (static_cast<std::uint64_t>(index) << 29) | (generation & straggler_generation_mask);
+}
+constexpr std::uint32_t moved_index(std::uint64_t word) noexcept {
+  return static_cast<std::uint32_t>(word >> 29);
+}
+constexpr std::uint64_t moved_generation(std::uint64_t word) noexcept {
+  return word & straggler_generation_mask;
+}
 
 /// One entry of a group's straggler table (shared groups).
 struct Straggler {
-  Word16 lease;               // {seq, lease word}; settled with seq ~0: free
-  std::uint64_t place;        // the record's place, as in a slot
-  std::uint64_t due_ns;       // 64-bit due time; 0: the lease word's deadline says it
-  std::uint64_t reservation;  // {generation 32, evictor entry + 1 32}; 0: not reserved
-  std::uint64_t key_hash;     // key-shared groups; 0: no key
+  // {seq, lease word}. Free: {~0, generation 29}. Reserved: the deadline's bits hold {evictor entry
+  // + 1 13, generation 9}. w: evictors, consumers, reclaim, by CAS; r: the same, who reuses chunks,
+  // stat.
+  Word16 lease;
+  // The next two: w: the evictor between its reservation and the CAS on the window; then nobody
+  // but, for the place, a compacting producer by CAS; r: who found the entry; o: the window's CAS.
+  std::uint64_t place;       // {generation 24, ref 40 as in a slot}
+  std::uint64_t generation;  // of this use of the entry, 29 bits
+  std::uint64_t deadline;    // what the lease word's deadline will be once it is no longer reserved
+  std::uint64_t key_hash;    // key-shared groups; 0: no key
   std::uint64_t reserved[2];
 };
 static_assert(sizeof(Straggler) == 64);
+inline constexpr std::uint64_t straggler_free_seq = ~std::uint64_t{0};
+inline constexpr std::uint32_t stragglers_per_bucket = 8;
 
 // --- Slots and records -------------------------------------------------------------------------
 

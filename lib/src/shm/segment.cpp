@@ -86,10 +86,13 @@ Result<void> check_group_options(const GroupOptions& group, const std::string& w
     return failure(Errc::invalid_name, what, "'" + group.name + "' is not a valid group name",
                    "use [a-z0-9][a-z0-9._-]{0,63}");
   }
-  if (group.mode != GroupMode::exclusive) {
-    return failure(Errc::wrong_group_mode, what,
-                   "group '" + group.name + "': shared groups are not supported by this version",
-                   "use mode exclusive");
+  if (group.mode != GroupMode::exclusive && group.mode != GroupMode::shared) {
+    return failure(Errc::invalid_argument, what, "group '" + group.name + "': no such mode",
+                   "use exclusive or shared");
+  }
+  if (group.delivery_limit < 1 || group.delivery_limit > 63) {
+    return failure(Errc::invalid_argument, what,
+                   "group '" + group.name + "': the delivery limit must be from 1 to 63", "");
   }
   if (group.lease.count() < 0 || group.lease > std::chrono::hours{1}) {
     return failure(Errc::invalid_argument, what,

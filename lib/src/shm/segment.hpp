@@ -59,6 +59,9 @@ class Segment {
   [[nodiscard]] Word16* window(std::uint32_t group) const noexcept {
     return part<Word16>(part_windows) + std::size_t{group} * limits().window_entries;
   }
+  [[nodiscard]] Straggler* stragglers(std::uint32_t group) const noexcept {
+    return part<Straggler>(part_stragglers) + std::size_t{group} * limits().straggler_entries;
+  }
   [[nodiscard]] Word16* slots() const noexcept { return part<Word16>(part_slots); }
   [[nodiscard]] Word16& chunk(std::uint32_t i) const noexcept {
     return part<Word16>(part_chunks)[i];

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Figures of groups and participants: who has what, and how much of it.
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "queue/groups.hpp"
+#include "queue/head.hpp"
+#include "queue/look.hpp"
+#include "queue/shared_group.hpp"
+
+namespace shmq::queue {
+
+namespace {
+
+// ready + in_flight + delayed = what is published and not settled.
+void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint64_t next,
+                     std::uint64_t tail, bool owned, GroupInfo& info) {
+  const std::uint64_t floor = info.floor.value;
+  const std::uint64_t entries = segment.limits().window_entries;
+  const std::uint32_t now = base::coarse_tick();
+  std::uint64_t settled = 0;
+  const std::uint64_t end = floor + std::min<std::uint64_t>(next - floor, entries);
+  for (std::uint64_t seq = floor; seq != end; ++seq) {
+    const sync::Word16 seen = sync::read_halves(segment.window(index)[seq & (entries - 1)]);
+    const shm::Lease lease = shm::unpack_lease(seen.high);
+    if (seen.low != seq || lease.state == shm::LeaseState::leased) {
+      ++(owned ? info.in_flight : info.ready);
+    } else if (lease.state == shm::LeaseState::settled) {
+      ++settled;
+    } else if (base::tick_is_past(lease.deadline, now, base::tick_mask / 2)) {
+      ++info.ready;
+    } else {
+      ++info.delayed;
+    }
+  }
+  info.ready += tail > end ? tail - end : 0;
+  const std::uint64_t passed = floor - info.born.value + settled;
+  const std::uint64_t not_acked =
+      info.dropped_total + sync::load_relaxed(segment.group(index).discarded_total);
+  info.acked_total = passed > not_acked ? passed - not_acked : 0;
+}
+
+// One message of a shared group; false: settled.
+bool count_lease(const shm::Lease& lease, std::uint32_t now, GroupInfo& info) {
+  switch (lease.state) {
+    case shm::LeaseState::leased: ++info.in_flight; return true;
+    case shm::LeaseState::dead: ++info.dead; return true;
+    case shm::LeaseState::ready:
+      ++(due_in_ticks(lease, now) == 0 ? info.ready : info.delayed);
+      return true;
+    default: return false;
+  }
+}
+
+// Calls act(seq, lease) for every message of a shared group that was handed out once and is not
+// settled: in the window, in the table. Gives how many window entries below the first unclaimed one
+// are settled, and that seq.
+template <typename Act>
+std::pair<std::uint64_t, std::uint64_t> for_each_lease(const shm::Segment& segment,
+                                                       std::uint32_t index, std::uint64_t floor,
+                                                       Act act) {
+  const std::uint64_t entries = segment.limits().window_entries;
+  std::uint64_t settled = 0;
+  std::uint64_t seq = floor;
+  for (; seq != floor + entries; ++seq) {
+    const sync::Word16 seen = sync::read_halves(segment.window(index)[seq & (entries - 1)]);
+    if (seen.low == seq - entries) break;
+    const shm::Lease lease = shm::unpack_lease(seen.high);
+    if (seen.low != seq || lease.state == shm::LeaseState::settled) {
+      ++settled;
+    } else if (lease.state != shm::LeaseState::moved) {
+      act(seq, lease);
+    }
+  }
+  const StragglerTable table{segment, index};
+  if (table.any()) {
+    for (std::uint32_t i = 0; i < table.size(); ++i) {
+      const sync::Word16 seen = table.read(i);
+      const shm::Lease lease = shm::unpack_lease(seen.high);
+      if (seen.low != shm::straggler_free_seq && !is_reserved(lease.state)) act(seen.low, lease);
+    }
+  }
+  return {settled, seq};
+}
+
+void count_shared(const shm::Segment& segment, std::uint32_t index, std::uint64_t tail,
+                  GroupInfo& info) {
+  const std::uint64_t floor = info.floor.value;
+  const std::uint32_t now = base::coarse_tick();
+  std::uint64_t passed_and_live = 0;
+  const auto [settled, next] =
+      for_each_lease(segment, index, floor, [&](std::uint64_t seq, const shm::Lease& lease) {
+        if (count_lease(lease, now, info) && seq < floor) ++passed_and_live;
+      });
+  info.ready += tail > next ? tail - next : 0;
+  info.stragglers = passed_and_live;
+  const StragglerTable table{segment, index};
+  info.at_in_flight_limit =
+      next - floor >= segment.limits().window_entries && table.in_use() >= table.size();
+  const std::uint64_t passed = floor - info.born.value + settled;
+  const std::uint64_t not_acked = passed_and_live + info.dropped_total +
+                                  sync::load_relaxed(segment.group(index).discarded_total);
+  info.acked_total = passed > not_acked ? passed - not_acked : 0;
+}
+
+}  // namespace
+
+std::vector<GroupInfo> list_groups(const shm::Segment& segment) {
+  std::vector<GroupInfo> groups;
+  for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
+    const shm::Group& group = segment.group(i);
+    const std::uint64_t word = sync::load_acquire(group.word);
+    if (shm::group_state(word) != shm::GroupState::active) continue;
+    GroupInfo info;
+    info.name = group_name(group);
+    info.mode = static_cast<GroupMode>(shm::group_mode(word));
+    info.incarnation = shm::group_incarnation(word);
+    info.lease = std::chrono::nanoseconds{sync::load_relaxed(group.lease_ns)};
+    info.born = {sync::load_relaxed(group.born_seq)};
+    const std::uint64_t hint = sync::load_acquire(group.next_hint);
+    const sync::Word16 progress = sync::read_halves(group.progress);
+    info.floor = {progress.low};
+    info.dropped_total = sync::load_relaxed(group.dropped_total);
+    info.redelivered_death_total = sync::load_relaxed(group.redelivered_death_total);
+    info.redelivered_lease_total = sync::load_relaxed(group.redelivered_lease_total);
+    info.redelivered_nack_total = sync::load_relaxed(group.redelivered_nack_total);
+    info.redelivered_release_total = sync::load_relaxed(group.redelivered_release_total);
+    info.dead_lettered_total = sync::load_relaxed(group.dead_lettered_total);
+    info.delivery_limit = sync::load_relaxed(group.delivery_limit);
+    info.active_participant = shm::owner_of(progress.high);
+    info.ownership_generation = shm::ownership_generation(progress.high);
+    const std::uint64_t tail = std::max(find_tail(segment), progress.low);
+    if (info.mode == GroupMode::shared) {
+      count_shared(segment, i, tail, info);
+    } else {
+      constexpr std::uint64_t mask = shm::next_hint_seq_mask;
+      std::uint64_t next = progress.low + (((hint & mask) - (progress.low & mask)) & mask);
+      // A hint that lies behind the floor (it moves after it) widens to nearly 2^48: nothing in
+      // flight.
+      if (next > tail) next = progress.low;
+      count_exclusive(segment, i, next, tail, info.active_participant != shm::owner_none, info);
+    }
+    for (std::uint32_t p = 0; p < segment.limits().max_participants; ++p) {
+      const shm::Participant& entry = segment.participant(p);
+      if (shm::participant_state(sync::load_acquire(entry.word)) == shm::ParticipantState::alive &&
+          sync::load_relaxed(entry.group_word) == ((info.incarnation << 16) | (i + 1))) {
+        ++info.consumers;
+      }
+    }
+    if (sync::load_acquire(group.word) == word) groups.push_back(std::move(info));
+  }
+  return groups;
+}
+
+namespace {
+
+// Who has what in flight, by participant entry.
+using Holdings = std::vector<std::vector<HeldMessage>>;
+
+void collect_holdings(const shm::Segment& segment, std::uint32_t index, Holdings& holdings) {
+  const shm::Group& group = segment.group(index);
+  if (!is_active_shared(sync::load_acquire(group.word))) return;
+  const std::uint32_t now = base::coarse_tick();
+  const std::uint32_t lease_ticks = base::ticks_of(sync::load_relaxed(group.lease_ns));
+  const std::uint64_t floor = sync::load_acquire(group.progress.low);
+  for_each_lease(segment, index, floor, [&](std::uint64_t seq, const shm::Lease& lease) {
+    if (lease.state != shm::LeaseState::leased || lease.owner == 0 ||
+        lease.owner > holdings.size()) {
+      return;
+    }
+    HeldMessage held{.seq = {seq}, .hand_outs = lease.hand_outs};
+    if (lease.deadline != 0) {
+      const std::uint32_t left = due_in_ticks(lease, now);
+      held.expired = left == 0;
+      const std::uint32_t since = (now - (lease.deadline - lease_ticks - 1)) & base::tick_mask;
+      // Extended beyond the group's lease: seems to begin in the future.
+      const std::uint32_t ticks = since > base::tick_mask / 2 ? 0 : since;
+      held.held_for = std::chrono::nanoseconds{std::uint64_t{ticks} << base::tick_shift};
+    }
+    holdings[lease.owner - 1].push_back(held);
+  });
+}
+
+}  // namespace
+
+std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
+  std::vector<std::uint32_t> owned_chunks(segment.limits().max_participants + 1);
+  for (std::uint32_t i = 0; i < segment.limits().chunks; ++i) {
+    const std::uint64_t word = sync::load_relaxed(segment.chunk(i).high);
+    const std::uint32_t owner = shm::chunk_owner(word);
+    if (shm::chunk_state(word) == shm::ChunkState::open && owner < owned_chunks.size()) {
+      ++owned_chunks[owner];
+    }
+  }
+  const std::vector<GroupInfo> groups = list_groups(segment);
+  Holdings holdings(segment.limits().max_participants);
+  for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
+    collect_holdings(segment, i, holdings);
+  }
+  std::vector<ParticipantInfo> participants;
+  for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
+    const shm::Participant& entry = segment.participant(i);
+    const std::uint64_t word = sync::load_acquire(entry.word);
+    if (shm::participant_state(word) == shm::ParticipantState::free) continue;
+    ParticipantInfo info;
+    info.entry = i;
+    info.generation = shm::participant_generation(word);
+    info.role = static_cast<Role>(shm::participant_role(word));
+    char name[shm::name_field_bytes];
+    std::memcpy(name, entry.name, sizeof(name));
+    name[sizeof(name) - 1] = '\0';
+    info.name = name;
+    info.pid = sync::load_relaxed(entry.pid);
+    info.alive = shm::participant_state(word) == shm::ParticipantState::alive &&
+                 segment.lock_is_held(shm::lock_byte_participant_0 + i);
+    info.messages_total = sync::load_relaxed(entry.messages_total);
+    info.bytes_total = sync::load_relaxed(entry.bytes_total);
+    info.attached = time_of(sync::load_relaxed(entry.attached_realtime_ns));
+    info.chunks_owned = owned_chunks[i + 1];
+    for (const std::uint64_t& pin : entry.pins) {
+      const std::uint64_t value = sync::load_relaxed(pin);
+      if ((value & shm::pin_chunk_mask) != 0 &&
+          (value >> 44) == (info.generation & shm::pin_generation_mask)) {
+        info.chunks_pinned += (value >> shm::pin_chunk_bits) & shm::pin_chunk_mask;
+      }
+    }
+    const std::uint64_t group_word = sync::load_relaxed(entry.group_word);
+    const std::uint64_t index = (group_word & 0xffff) - 1;
+    if (info.role == Role::consumer && group_word != 0 && index < segment.limits().max_groups) {
+      const shm::Group& group = segment.group(static_cast<std::uint32_t>(index));
+      info.group = group_name(group);
+      if (is_active_shared(sync::load_acquire(group.word))) {
+        info.active = true;
+        info.held = std::move(holdings[i]);
+        std::sort(info.held.begin(), info.held.end(),
+                  [](const HeldMessage& a, const HeldMessage& b) { return a.seq < b.seq; });
+        info.in_flight = info.held.size();
+        participants.push_back(std::move(info));
+        continue;
+      }
+      info.active = shm::owner_of(sync::load_acquire(group.progress.high)) == i + 1;
+      for (const GroupInfo& each : groups) {
+        if (info.active && each.active_participant == i + 1 && each.name == info.group) {
+          info.in_flight = each.in_flight;
+        }
+      }
+    }
+    participants.push_back(std::move(info));
+  }
+  return participants;
+}
+
+}  // namespace shmq::queue

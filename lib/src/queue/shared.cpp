@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Claiming. Settling stands in shared_settlement.cpp.
+#include "queue/shared.hpp"
+
+#include <algorithm>
+
+#include "base/clock.hpp"
+#include "base/mutant.hpp"
+#include "queue/head.hpp"
+
+namespace shmq::queue {
+
+using shm::Lease;
+using shm::LeaseState;
+
+namespace {
+
+constexpr std::uint64_t second_ticks = base::ticks_of(1'000'000'000);
+
+}  // namespace
+
+SharedConsumer::SharedConsumer(const shm::Segment& segment, std::uint32_t group,
+                               std::uint64_t group_word, std::uint32_t self,
+                               std::uint64_t generation)
+    : Reader(segment, self, generation),
+      segment_(segment),
+      control_(segment.control()),
+      group_(segment, group),
+      entry_(group_.entry()),
+      group_word_(group_word),
+      self_(self),
+      window_entries_(segment.limits().window_entries),
+      lease_ticks_(base::ticks_of(std::min(sync::load_relaxed(entry_.lease_ns), longest_lease_ns))),
+      delivery_limit_(std::max(sync::load_relaxed(entry_.delivery_limit), 1U)),
+      dead_limit_(segment.limits().straggler_entries / 4),
+      fresh_lease_base_(shm::pack({LeaseState::leased, self, 1, 0, 0, 0})),
+      floor_seen_(group_.floor()),
+      held_(2 *
+            (std::size_t{segment.limits().window_entries} + segment.limits().straggler_entries)) {
+  next_ = std::max(sync::load_acquire(entry_.next_hint), floor_seen_);
+  // A hint from a damaged segment: claims begin at the floor, and walk.
+  if (next_ - floor_seen_ > window_entries_) next_ = floor_seen_;
+}
+
+// A hint for those who attach: may be behind, never ahead.
+void SharedConsumer::publish_next() noexcept {
+  // relaxed: what it skips was seen claimed; claims are checked by their CAS.
+  if (sync::load_relaxed(entry_.next_hint) < next_) sync::store_relaxed(entry_.next_hint, next_);
+}
+
+// --- Handing out -------------------------------------------------------------------------------
+
+// The claim has succeeded; so the bytes are whole, and stay so while the pin does.
+SharedConsumer::Claim SharedConsumer::keep(const RecordView& record, std::uint64_t seq,
+                                           bool keeps_pin, HandOut& out) noexcept {
+  if (SHMQ_LIKELY(keeps_pin)) {
+    pins_.add_deliveries(1);
+    describe(record, seq, pins_.current(), out);
+    return Claim::claimed;
+  }
+  const bool copied = copy_record(record, seq, out);
+  pins_.clear_momentary();
+  return copied ? Claim::claimed : Claim::no_memory;
+}
+
+// A message that was never handed out.
+SharedConsumer::Claim SharedConsumer::claim_next(std::uint64_t seq, HandOut& out) noexcept {
+  std::uint64_t offset = 0;
+  if (look_at_slot(slot_of(seq), seq, offset) != SlotLook::there) return Claim::gone;
+  sync::Word16& entry = group_.window(seq);
+  const sync::Word16 seen = sync::read_halves(entry);
+  if (seen.low != seq - window_entries_) return Claim::gone;
+  RecordView record;
+  if (!view_record(arena_, arena_bytes_, offset, seq, record)) {
+    // Wrong bytes are corruption only if the message is still there.
+    return sync::load_acquire(entry.low) == seen.low && group_.floor() <= seq ? Claim::corrupt
+                                                                              : Claim::gone;
+  }
+  SHMQ_CRASH_POINT("claim.before_pin");
+  const bool keeps_pin = SHMQ_LIKELY(pinned(record)) || pin(record) || base::mutant(20);
+  SHMQ_CRASH_POINT("claim.pinned");
+  // [L1] seq_cst: ours, if nobody claimed or dropped it; a full barrier after the pin [C1], so that
+  // who frees the chunk later sees the pin.
+  if (!sync::compare_and_swap(entry, seen, {seq, fresh_lease()})) {
+    if (!keeps_pin) pins_.clear_momentary();
+    return Claim::gone;
+  }
+  SHMQ_CRASH_POINT("claim.claimed");
+  const Claim kept = keep(record, seq, keeps_pin, out);
+  if (kept != Claim::claimed) put_back(seq, 1);
+  return kept;
+}
+
+Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& count) noexcept {
+  count = 0;
+  if (group_is_gone()) return Fetch::removed;
+  if (held_.room() < capacity) {
+    held_.compact();
+    capacity = std::min(capacity, held_.room());
+    if (capacity == 0) return Fetch::in_flight_limit;
+  }
+  Fetch verdict = Fetch::nothing;
+  if (due_begin_ != due_end_ || now_ >= sync::load_acquire(entry_.next_due_tick)) {
+    fetch_due(out, capacity, count, verdict);
+  }
+  for (int stalls = 0; count < capacity && stalls < 64;) {
+    const std::uint64_t seq = next_;
+    if (SHMQ_UNLIKELY(seq - floor_seen_ >= window_entries_)) {
+      floor_seen_ = group_.floor();
+      next_ = std::max(next_, floor_seen_);
+      if (next_ - floor_seen_ >= window_entries_ && !make_window_room()) {
+        verdict = Fetch::held_back;
+        break;
+      }
+      continue;
+    }
+    std::uint64_t offset = 0;
+    const SlotLook look = look_at_slot(slot_of(seq), seq, offset);
+    if (look == SlotLook::not_yet) break;
+    const std::uint64_t claimed_as = sync::load_acquire(group_.window(seq).low);
+    if (look == SlotLook::lapped || static_cast<std::int64_t>(claimed_as - seq) > 0) {
+      // Passed by the floor.
+      floor_seen_ = group_.floor();
+      if (floor_seen_ <= seq) ++stalls;  // not yet, or the segment is damaged
+      next_ = std::max(next_, floor_seen_);
+      continue;
+    }
+    if (claimed_as == seq) {
+      ++next_;
+      continue;
+    }
+    switch (claim_next(seq, out[count])) {
+      case Claim::claimed:
+        held_.add(seq, 1);
+        ++count;
+        ++next_;
+        continue;
+      case Claim::gone: ++stalls; continue;  // somebody was faster: look at it again
+      case Claim::no_memory: verdict = Fetch::in_flight_limit; break;
+      case Claim::corrupt: verdict = Fetch::corrupt; break;
+    }
+    break;
+  }
+  publish_next();
+  if (count != 0 && SHMQ_UNLIKELY(group_is_gone())) {
+    while (count != 0) let_go(out[--count]);
+    held_.clear();
+    return Fetch::removed;
+  }
+  if (count != 0) return Fetch::some;
+  if (verdict == Fetch::nothing) group_.advance_floor();  // idle: what was settled shows
+  return verdict;
+}
+
+// The window is full. False: it stays so, and so does the table, until something is settled.
+bool SharedConsumer::make_window_room() noexcept {
+  group_.clear_floor(self_, SharedGroup::Patience::none);
+  floor_seen_ = group_.floor();
+  return next_ - floor_seen_ < window_entries_;
+}
+
+// --- Handing out again -------------------------------------------------------------------------
+
+void SharedConsumer::consider(std::uint64_t seq, std::uint64_t lease_word, std::uint32_t index,
+                              std::uint64_t& earliest) noexcept {
+  const std::uint32_t ticks = due_in_ticks(shm::unpack_lease(lease_word), last_tick_);
+  if (ticks != 0) {
+    if (ticks != ~0U) earliest = std::min(earliest, now_ + ticks);
+    return;
+  }
+  const auto later = [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; };
+  if (due_end_ == candidates_max) {
+    due_complete_ = false;
+    if (due_[0].seq < seq) return;
+    std::pop_heap(due_.begin(), due_.begin() + due_end_--, later);  // the greatest seq goes
+  }
+  due_[due_end_++] = {seq, lease_word, index};
+  std::push_heap(due_.begin(), due_.begin() + due_end_, later);
+}
+
+// Finds what is due, lowest first, and says when it is worth looking again if nothing is.
+void SharedConsumer::look_for_due() noexcept {
+  due_begin_ = due_end_ = 0;
+  due_complete_ = true;
+  const std::uint64_t hint = sync::load_acquire(entry_.next_due_tick);
+  // At most a second ahead, whatever was found: leases that are being given out now end no earlier,
+  // and who was stopped between making something due and saying so is not waited for any longer.
+  std::uint64_t earliest =
+      now_ +
+      (lease_ticks_ == 0 ? second_ticks : std::min<std::uint64_t>(lease_ticks_, second_ticks));
+  const std::uint64_t floor = group_.floor();
+  for (std::uint64_t seq = floor; seq != floor + window_entries_; ++seq) {
+    const sync::Word16 seen = sync::read_halves(group_.window(seq));
+    if (seen.low == seq - window_entries_) break;  // unclaimed, and so is all that follows
+    if (seen.low != seq) continue;                 // passed by the floor meanwhile
+    if (static_cast<LeaseState>(seen.high >> 61) == LeaseState::moved) {
+      group_.table().commit(seq, seen.high);
+    } else {
+      consider(seq, seen.high, in_window, earliest);
+    }
+  }
+  if (group_.table().any()) {
+    for (std::uint32_t index = 0; index < group_.table().size(); ++index) {
+      const sync::Word16 seen = group_.table().read(index);
+      if (seen.low != shm::straggler_free_seq) consider(seen.low, seen.high, index, earliest);
+    }
+  }
+  std::sort_heap(due_.begin(), due_.begin() + due_end_,
+                 [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; });
+  // [N2] seq_cst CAS from what stood there before the look: fails if something was announced since.
+  // Left alone while something is due, so that the others look, too.
+  if (due_end_ == 0) sync::compare_and_swap(entry_.next_due_tick, hint, earliest);
+}
+
+// False: `verdict` says why nothing more may be handed out.
+bool SharedConsumer::fetch_due(HandOut* out, std::size_t capacity, std::size_t& count,
+                               Fetch& verdict) noexcept {
+  for (int looks = 0; looks < 2; ++looks) {
+    if (due_begin_ == due_end_) {
+      if (now_ < sync::load_acquire(entry_.next_due_tick)) return true;
+      look_for_due();
+      if (due_begin_ == due_end_) return true;
+    }
+    while (count < capacity && due_begin_ != due_end_) {
+      switch (claim_again(due_[due_begin_++], out[count])) {
+        case Claim::claimed: ++count; break;
+        case Claim::gone: break;
+        case Claim::no_memory: verdict = Fetch::in_flight_limit; return false;
+        case Claim::corrupt: verdict = Fetch::corrupt; return false;
+      }
+    }
+    if (count == capacity) return true;
+  }
+  return true;
+}
+
+void SharedConsumer::note_redelivery(const Lease& before) noexcept {
+  if (before.state == LeaseState::leased) sync::fetch_add(entry_.redelivered_lease_total, 1);
+}
+
+SharedConsumer::Claim SharedConsumer::claim_again(const Candidate& candidate,
+                                                  HandOut& out) noexcept {
+  const Lease before = shm::unpack_lease(candidate.lease_word);
+  Lease lease = before;
+  if (before.state == LeaseState::leased) lease.failures = std::min(lease.failures + 1, 63U);
+  if ((is_exhausted(lease) || lease.hand_outs == 0xffff) && bury(candidate, lease)) {
+    return Claim::gone;
+  }
+  lease.state = LeaseState::leased;
+  lease.owner = self_;
+  lease.hand_outs = std::min(lease.hand_outs + 1, 0xffffU);
+  lease.deadline = lease_deadline(lease_ticks_);
+  const Claim claim = candidate.index == in_window ? claim_in_window(candidate, lease, out)
+                                                   : claim_in_table(candidate, lease, out);
+  if (claim != Claim::claimed) return claim;
+  note_redelivery(before);
+  out.hand_outs = static_cast<std::uint16_t>(lease.hand_outs);
+  out.failures = static_cast<std::uint8_t>(lease.failures);
+  held_.add(candidate.seq, lease.hand_outs);
+  return claim;
+}
+
+SharedConsumer::Claim SharedConsumer::claim_in_window(const Candidate& candidate, Lease lease,
+                                                      HandOut& out) noexcept {
+  const std::uint64_t seq = candidate.seq;
+  sync::Word16& entry = group_.window(seq);
+  std::uint64_t offset = 0;
+  if (look_at_slot(slot_of(seq), seq, offset) != SlotLook::there) return Claim::gone;
+  const sync::Word16 seen{seq, candidate.lease_word};
+  RecordView record;
+  if (!view_record(arena_, arena_bytes_, offset, seq, record)) {
+    return sync::read_halves(entry) == seen ? Claim::corrupt : Claim::gone;
+  }
+  const bool keeps_pin = pinned(record) || pin(record);
+  SHMQ_CRASH_POINT("claim_again.pinned");
+  // [L2] seq_cst: as L1, from exactly the lease that ended or was given back.
+  if (!sync::compare_and_swap(entry, seen, {seq, shm::pack(lease)})) {
+    if (!keeps_pin) pins_.clear_momentary();
+    return Claim::gone;
+  }
+  const Claim kept = keep(record, seq, keeps_pin, out);
+  if (kept != Claim::claimed) put_back(seq, lease.hand_outs);
+  return kept;
+}
+
+SharedConsumer::Claim SharedConsumer::claim_in_table(const Candidate& candidate, Lease lease,
+                                                     HandOut& out) noexcept {
+  const std::uint64_t seq = candidate.seq;
+  StragglerTable& table = group_.table();
+  const sync::Word16 seen{seq, candidate.lease_word};
+  std::uint64_t place = table.place(candidate.index);
+  bool claimed = false;
+  for (int attempt = 0; attempt < 64; ++attempt) {
+    RecordView record;
+    const std::uint64_t offset = (place & shm::ref_mask) << shm::ref_unit_shift;
+    const bool plausible = view_record(arena_, arena_bytes_, offset, seq, record);
+    if (!plausible && !claimed) {
+      return table.read(candidate.index) == seen && table.place(candidate.index) == place
+                 ? Claim::corrupt
+                 : Claim::gone;
+    }
+    const bool keeps_pin = plausible && (pinned(record) || pin(record));
+    SHMQ_CRASH_POINT("claim_straggler.pinned");
+    if (!claimed) {
+      // [T4] seq_cst: ours from here on; a full barrier after the pin.
+      if (!table.change(candidate.index, seen, lease)) {
+        if (!keeps_pin) pins_.clear_momentary();
+        return Claim::gone;
+      }
+      claimed = true;
+    } else {
+      sync::full_fence();
+    }
+    // [T7] Read again: a producer may have moved the record between our look and the claim, and its
+    // old chunk was free from then on.
+    const std::uint64_t now_at = table.place(candidate.index);
+    if (plausible && (now_at == place || base::mutant(21))) {
+      const Claim kept = keep(record, seq, keeps_pin, out);
+      if (kept != Claim::claimed) put_back(seq, lease.hand_outs);
+      return kept;
+    }
+    if (!keeps_pin) pins_.clear_momentary();
+    if (table.read(candidate.index).low != seq) return Claim::gone;  // our lease ended meanwhile
+    if (now_at == place) return Claim::corrupt;
+    place = now_at;
+  }
+  put_back(seq, lease.hand_outs);
+  return Claim::gone;
+}
+
+// Out of deliveries: to the dead state, unless that is full; then it is handed out on.
+bool SharedConsumer::bury(const Candidate& candidate, Lease lease) noexcept {
+  if (!dead_has_room() && lease.hand_outs != 0xffff) return false;
+  lease.state = LeaseState::dead;
+  lease.owner = 0;
+  lease.deadline = 0;
+  // [L6] seq_cst: from exactly what was found.
+  const bool buried =
+      candidate.index == in_window
+          ? sync::compare_and_swap(group_.window(candidate.seq),
+                                   {candidate.seq, candidate.lease_word},
+                                   {candidate.seq, shm::pack(lease)})
+          : group_.table().change(candidate.index, {candidate.seq, candidate.lease_word}, lease);
+  if (buried) count_dead();
+  return true;
+}
+
+// --- Figures -----------------------------------------------------------------------------------
+
+std::optional<std::uint64_t> SharedConsumer::due_in_ns() const noexcept {
+  const std::uint64_t hint = sync::load_acquire(entry_.next_due_tick);
+  const std::uint64_t now = base::coarse_tick_64();
+  if (hint <= now) return 0;
+  const std::uint64_t ticks = hint - now;
+  if (ticks > second_ticks) return std::nullopt;
+  return ticks << base::tick_shift;
+}
+
+bool SharedConsumer::may_have_some() const noexcept {
+  if (base::coarse_tick_64() >= sync::load_acquire(entry_.next_due_tick)) return true;
+  const std::uint64_t next = std::max(sync::load_acquire(entry_.next_hint), group_.floor());
+  return sync::load_acquire(slot_of(next).low) == next;
+}
+
+}  // namespace shmq::queue

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Shared groups: competing consumers, a lease for each message.
+#include <gtest/gtest.h>
+
+#include <map>
+#include <set>
+
+#include "base/clock.hpp"
+#include "support/fake_clock.hpp"
+#include "support/small_queue.hpp"
+
+namespace {
+
+using namespace shmq;
+using namespace std::chrono_literals;
+using shmq::testing::FakeClock;
+using shmq::testing::SmallQueue;
+
+GroupOptions shared(std::chrono::nanoseconds lease = 30s) {
+  return {.name = "default", .mode = GroupMode::shared, .lease = lease};
+}
+
+struct SharedGroup : ::testing::Test {
+  explicit SharedGroup(Overflow overflow = Overflow::fail, GroupOptions group = shared())
+      : small(overflow, {std::move(group)}), producer(small.producer()) {}
+  void publish(int first, int end) {
+    for (int i = first; i < end; ++i) {
+      const auto result = producer.publish(std::to_string(i));
+      ASSERT_TRUE(result) << i << ": " << static_cast<int>(result.code());
+    }
+  }
+  FakeClock clock;  // before any handle
+  SmallQueue small;
+  Producer producer;
+};
+
+TEST_F(SharedGroup, each_message_goes_to_one_consumer) {
+  auto one = small.consumer();
+  auto two = small.consumer();
+  publish(0, 10);
+  std::set<std::string> seen;
+  for (int i = 0; i < 5; ++i) {
+    for (Consumer* consumer : {&one, &two}) {
+      auto delivery = consumer->try_receive();
+      ASSERT_FALSE(delivery->empty());
+      EXPECT_TRUE(seen.insert(std::string{delivery->text()}).second) << delivery->text();
+      EXPECT_EQ(delivery->hand_outs(), 1U);
+      EXPECT_EQ(delivery->ack(), Settlement::settled);
+    }
+  }
+  EXPECT_TRUE(one.try_receive()->empty());
+  EXPECT_EQ(seen.size(), 10U);
+  EXPECT_EQ(small.group().acked_total, 10U);
+  EXPECT_EQ(small.group().floor.value, 10U);
+}
+
+TEST_F(SharedGroup, an_unsettled_message_does_not_stop_the_others) {
+  auto slow = small.consumer();
+  auto fast = small.consumer();
+  publish(0, 16);
+  auto held = slow.try_receive();
+  ASSERT_EQ(held->text(), "0");
+  // Ten laps of the ring, of the window and of the arena pass the one that is held.
+  for (int i = 16; i < 176; ++i) {
+    auto delivery = fast.try_receive();
+    ASSERT_FALSE(delivery->empty()) << i;
+    ASSERT_EQ(delivery->text(), std::to_string(i - 15));
+    ASSERT_EQ(delivery->ack(), Settlement::settled);
+    publish(i, i + 1);
+  }
+  EXPECT_EQ(held->text(), "0");
+  EXPECT_EQ(small.group().in_flight, 1U);
+  EXPECT_EQ(small.group().stragglers, 1U);
+  EXPECT_EQ(held->ack(), Settlement::settled);
+  EXPECT_EQ(held->ack(), Settlement::lease_lost);
+  EXPECT_EQ(small.group().stragglers, 0U);
+}
+
+TEST_F(SharedGroup, an_expired_lease_goes_to_another_and_the_late_one_is_refused) {
+  auto late = small.consumer();
+  auto other = small.consumer();
+  publish(0, 2);
+  auto first = late.try_receive();
+  ASSERT_EQ(first->text(), "0");
+  clock.advance(29s);
+  EXPECT_EQ(other.try_receive()->text(), "1");  // nacked by the scope's end
+  EXPECT_TRUE(other.try_receive()->empty());
+  clock.advance(2s);
+  auto again = other.try_receive();
+  ASSERT_FALSE(again->empty());
+  EXPECT_EQ(again->text(), "0");
+  EXPECT_EQ(again->hand_outs(), 2U);
+  EXPECT_EQ(again->failures(), 1U);
+  EXPECT_GT(again->fencing_token(), first->fencing_token());
+  EXPECT_EQ(first->ack(), Settlement::lease_lost);
+  EXPECT_EQ(first->nack(), Settlement::lease_lost);
+  EXPECT_EQ(first->release(), Settlement::lease_lost);
+  EXPECT_EQ(first->reject(), Settlement::lease_lost);
+  EXPECT_EQ(first->extend(), Settlement::lease_lost);
+  EXPECT_EQ(first->text(), "0");
+  EXPECT_EQ(again->ack(), Settlement::settled);
+  EXPECT_EQ(small.group().redelivered_lease_total, 1U);
+}
+
+TEST_F(SharedGroup, an_extended_lease_lasts_longer) {
+  auto slow = small.consumer();
+  auto other = small.consumer();
+  publish(0, 1);
+  auto held = slow.try_receive();
+  for (int i = 0; i < 10; ++i) {
+    clock.advance(20s);
+    ASSERT_EQ(held->extend(), Settlement::settled) << i;
+    ASSERT_TRUE(other.try_receive()->empty()) << i;
+  }
+  ASSERT_EQ(held->extend(5min), Settlement::settled);
+  clock.advance(4min);
+  EXPECT_TRUE(other.try_receive()->empty());
+  clock.advance(2min);
+  EXPECT_FALSE(other.try_receive()->empty());
+}
+
+TEST_F(SharedGroup, a_nacked_message_waits_for_its_delay_and_holds_nobody_back) {
+  auto consumer = small.consumer();
+  publish(0, 3);
+  EXPECT_EQ(consumer.try_receive()->nack(10s), Settlement::settled);
+  EXPECT_EQ(small.group().delayed, 1U);
+  EXPECT_EQ(consumer.try_receive()->ack(), Settlement::settled);
+  EXPECT_EQ(consumer.try_receive()->ack(), Settlement::settled);
+  EXPECT_TRUE(consumer.try_receive()->empty());
+  clock.advance(9s);
+  EXPECT_TRUE(consumer.try_receive()->empty());
+  clock.advance(2s);
+  auto again = consumer.try_receive();
+  ASSERT_FALSE(again->empty());
+  EXPECT_EQ(again->failures(), 1U);
+  EXPECT_EQ(again->ack(), Settlement::settled);
+  EXPECT_EQ(small.group().redelivered_nack_total, 1U);
+}
+
+TEST_F(SharedGroup, a_released_message_comes_at_once_before_new_ones_and_does_not_count) {
+  auto consumer = small.consumer();
+  publish(0, 4);
+  for (int round = 1; round < 20; ++round) {
+    auto delivery = consumer.try_receive();
+    ASSERT_EQ(delivery->text(), "0");
+    ASSERT_EQ(delivery->hand_outs(), static_cast<unsigned>(round));
+    ASSERT_EQ(delivery->failures(), 0U);
+    ASSERT_EQ(delivery->release(), Settlement::settled);
+  }
+}
+
+TEST_F(SharedGroup, redeliveries_come_first_and_in_order) {
+  auto consumer = small.consumer();
+  publish(0, 8);
+  std::vector<Delivery> batch(6);
+  ASSERT_EQ(consumer.receive_batch(batch).value(), 6U);
+  for (const int i : {4, 1, 3})
+    ASSERT_EQ(batch[static_cast<std::size_t>(i)].release(), Settlement::settled);
+  for (const char* expected : {"1", "3", "4", "6"}) {
+    auto delivery = consumer.try_receive();
+    ASSERT_EQ(delivery->text(), expected);
+    ASSERT_EQ(delivery->ack(), Settlement::settled);
+  }
+}
+
+TEST_F(SharedGroup, a_delivery_that_ends_unsettled_is_a_nack_with_back_off) {
+  auto consumer = small.consumer();
+  publish(0, 1);
+  { auto delivery = consumer.try_receive(); }
+  EXPECT_TRUE(consumer.try_receive()->empty());
+  clock.advance(1s);
+  EXPECT_EQ(consumer.try_receive()->failures(), 1U);
+}
+
+TEST_F(SharedGroup, ack_through_settles_ones_own_and_nobody_elses) {
+  auto one = small.consumer();
+  auto two = small.consumer();
+  publish(0, 8);
+  std::vector<Delivery> mine(3);
+  std::vector<Delivery> others(3);
+  ASSERT_EQ(one.receive_batch(mine).value(), 3U);
+  ASSERT_EQ(two.receive_batch(others).value(), 3U);
+  EXPECT_EQ(two.ack_through({7}), Settlement::settled);
+  EXPECT_EQ(small.group().in_flight, 3U);
+  EXPECT_EQ(one.ack_through({1}), Settlement::settled);
+  EXPECT_EQ(small.group().in_flight, 1U);
+  EXPECT_EQ(mine[0].ack(), Settlement::lease_lost);
+  EXPECT_EQ(mine[2].ack(), Settlement::settled);
+  mine.clear();
+  others.clear();
+  EXPECT_EQ(small.group().acked_total, 6U);
+  EXPECT_EQ(small.group().redelivered_nack_total, 0U) << "nothing was settled twice";
+}
+
+TEST_F(SharedGroup, a_rejected_message_is_dead_and_stops_nobody) {
+  auto consumer = small.consumer();
+  publish(0, 2);
+  EXPECT_EQ(consumer.try_receive()->reject(), Settlement::settled);
+  for (int i = 2; i < 50; ++i) {
+    ASSERT_EQ(consumer.try_receive()->ack(), Settlement::settled) << i;
+    publish(i, i + 1);
+  }
+  EXPECT_EQ(small.group().dead, 1U);
+  EXPECT_EQ(small.group().dead_lettered_total, 1U);
+  EXPECT_EQ(consumer.try_receive()->ack(), Settlement::settled);
+  EXPECT_TRUE(consumer.try_receive()->empty());
+}
+
+TEST_F(SharedGroup, a_message_past_its_delivery_limit_is_dead) {
+  auto consumer = small.consumer();
+  publish(0, 2);
+  for (unsigned i = 0; i < 5; ++i) {
+    auto delivery = consumer.try_receive();
+    ASSERT_EQ(delivery->text(), "0");
+    ASSERT_EQ(delivery->nack(), Settlement::settled);
+  }
+  EXPECT_EQ(small.group().dead, 1U);
+  EXPECT_EQ(consumer.try_receive()->text(), "1");
+}
+
+// 16 window entries, 16 stragglers: that many in flight, and then no more until one is settled.
+TEST_F(SharedGroup, what_is_in_flight_is_bounded_and_the_bound_is_told) {
+  auto consumer = small.consumer();
+  std::vector<Delivery> held;
+  int published = 0;
+  for (int i = 0; i < 100; ++i) {
+    if (producer.publish(std::to_string(published))) ++published;
+    auto delivery = consumer.try_receive();
+    ASSERT_TRUE(delivery) << delivery.error().message();
+    if (!delivery->empty()) held.push_back(std::move(*delivery));
+  }
+  EXPECT_EQ(held.size(), 32U);
+  EXPECT_EQ(small.group().in_flight, 32U);
+  EXPECT_TRUE(small.group().at_in_flight_limit);
+  for (std::size_t i = 0; i < held.size(); ++i) ASSERT_EQ(held[i].text(), std::to_string(i));
+  // One in the table, one in the window.
+  ASSERT_EQ(held[3].ack(), Settlement::settled);
+  ASSERT_EQ(held[20].ack(), Settlement::settled);
+  if (producer.publish(std::to_string(published))) ++published;
+  EXPECT_FALSE(consumer.try_receive()->empty());
+  for (auto& delivery : held) (void)delivery.ack();
+  EXPECT_EQ(small.group().in_flight, 0U);
+}
+
+TEST_F(SharedGroup, a_closed_consumer_gives_back_what_it_holds) {
+  publish(0, 4);
+  {
+    auto consumer = small.consumer();
+    std::vector<Delivery> held(3);
+    ASSERT_EQ(consumer.receive_batch(held).value(), 3U);
+    consumer.close();
+  }
+  auto other = small.consumer();
+  for (int i = 0; i < 4; ++i) {
+    auto delivery = other.try_receive();
+    ASSERT_EQ(delivery->text(), std::to_string(i));
+    ASSERT_EQ(delivery->failures(), 0U);
+    ASSERT_EQ(delivery->ack(), Settlement::settled);
+  }
+}
+
+TEST_F(SharedGroup, it_is_told_who_holds_what) {
+  auto consumer = small.consumer();
+  publish(0, 3);
+  auto first = consumer.try_receive();
+  auto second = consumer.try_receive();
+  clock.advance(5s);
+  for (const auto& participant : small.queue->participants()) {
+    if (participant.role != Role::consumer) continue;
+    ASSERT_EQ(participant.held.size(), 2U);
+    EXPECT_EQ(participant.in_flight, 2U);
+    EXPECT_EQ(participant.held[1].seq.value, 1U);
+    EXPECT_GE(*participant.held[0].held_for, 4900ms);
+    EXPECT_LE(*participant.held[0].held_for, 5100ms);
+    EXPECT_FALSE(participant.held[0].expired);
+  }
+  (void)first->ack();
+  (void)second->ack();
+}
+
+TEST_F(SharedGroup, a_removed_group_ends_its_consumers) {
+  auto consumer = small.consumer();
+  publish(0, 3);
+  auto held = consumer.try_receive();
+  ASSERT_TRUE(small.queue->remove_group("default"));
+  EXPECT_EQ(consumer.try_receive().error().code(), Errc::removed);
+  EXPECT_EQ(held->text(), "0");
+}
+
+TEST_F(SharedGroup, purge_keeps_what_is_in_flight_and_drops_the_rest) {
+  auto consumer = small.consumer();
+  publish(0, 10);
+  auto held = consumer.try_receive();
+  ASSERT_EQ(consumer.try_receive()->nack(1h), Settlement::settled);
+  ASSERT_EQ(consumer.try_receive()->reject(), Settlement::settled);
+  EXPECT_EQ(small.queue->purge().value(), 9U);
+  EXPECT_EQ(small.group().in_flight, 1U);
+  EXPECT_EQ(small.group().delayed + small.group().dead + small.group().ready, 0U);
+  EXPECT_TRUE(consumer.try_receive()->empty());
+  EXPECT_EQ(held->ack(), Settlement::settled);
+  EXPECT_EQ(small.group().dropped_total, 9U);
+  EXPECT_EQ(small.group().acked_total, 1U);
+}
+
+struct SharedGroupDropping : SharedGroup {
+  SharedGroupDropping() : SharedGroup(Overflow::drop_oldest) {}
+};
+
+TEST_F(SharedGroupDropping, drop_oldest_keeps_what_is_in_flight) {
+  auto consumer = small.consumer();
+  publish(0, 8);
+  std::vector<Delivery> held(2);
+  ASSERT_EQ(consumer.receive_batch(held).value(), 2U);
+  publish(8, 500);
+  EXPECT_EQ(held[0].text(), "0");
+  EXPECT_EQ(held[1].text(), "1");
+  EXPECT_EQ(held[0].ack(), Settlement::settled);
+  EXPECT_EQ(held[1].nack(), Settlement::settled);
+  auto again = consumer.try_receive();
+  EXPECT_EQ(again->text(), "1");
+  EXPECT_EQ(again->ack(), Settlement::settled);
+  auto next = consumer.try_receive();
+  EXPECT_GE(next->seq().value, 484U);
+  EXPECT_EQ(next->text(), std::to_string(next->seq().value));
+  EXPECT_EQ(small.group().dropped_total, next->seq().value - 2);
+}
+
+// A message in each of 64 chunks and more: pins run out, then copies are handed out.
+TEST_F(SharedGroup, held_bytes_stay_whole_when_pins_run_out) {
+  auto options = SmallQueue::options(Overflow::fail, {shared()});
+  options.slots = 256;
+  options.arena_bytes = 512 * 4096;
+  options.window_entries = 256;
+  SmallQueue large{options};
+  auto source = large.producer();
+  auto consumer = large.consumer();
+  std::vector<Delivery> held;
+  for (int i = 0; i < 100; ++i) {
+    ASSERT_TRUE(source.publish(std::string(3000, static_cast<char>('A' + i % 50))));
+    held.push_back(std::move(*consumer.try_receive()));
+    ASSERT_FALSE(held.back().empty());
+  }
+  EXPECT_EQ(large.queue->stats().chunks_pinned, 63U);
+  for (auto& delivery : held) ASSERT_EQ(delivery.ack(), Settlement::settled);
+  // Everything that is not pinned is written again, several times.
+  for (int i = 0; i < 3000; ++i) {
+    ASSERT_TRUE(source.publish(std::string(3000, '#'))) << i;
+    ASSERT_EQ(consumer.try_receive()->ack(), Settlement::settled);
+  }
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    ASSERT_EQ(held[i].text(), std::string(3000, static_cast<char>('A' + i % 50))) << i;
+  }
+}
+
+}  // namespace
