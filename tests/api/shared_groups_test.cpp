@@ -353,4 +353,34 @@ TEST_F(SharedGroup, held_bytes_stay_whole_when_pins_run_out) {
   }
 }
 
+// One delayed message in each chunk would hold the whole arena, ten times over.
+TEST_F(SharedGroup, delayed_messages_are_moved_together_and_hold_no_producer_up) {
+  auto consumer = small.consumer();
+  std::set<std::uint64_t> delayed;
+  for (int i = 0; i < 400; ++i) {
+    const std::string text(900, static_cast<char>('a' + i % 26));
+    const auto result = producer.publish(text);
+    ASSERT_TRUE(result) << i << ": " << static_cast<int>(result.code());
+    auto delivery = consumer.try_receive();
+    ASSERT_FALSE(delivery->empty()) << i;
+    ASSERT_EQ(delivery->text(), text) << i;
+    if (i % 25 == 3) {
+      delayed.insert(delivery->seq().value);
+      ASSERT_EQ(delivery->nack(1h), Settlement::settled);
+    } else {
+      ASSERT_EQ(delivery->ack(), Settlement::settled);
+    }
+  }
+  EXPECT_EQ(small.group().delayed, 16U);
+  clock.advance(2h);
+  for (const std::uint64_t seq : delayed) {
+    auto delivery = consumer.try_receive();
+    ASSERT_FALSE(delivery->empty()) << seq;
+    EXPECT_EQ(delivery->seq().value, seq);
+    EXPECT_EQ(delivery->text(), std::string(900, static_cast<char>('a' + seq % 26)));
+    EXPECT_EQ(delivery->ack(), Settlement::settled);
+  }
+  EXPECT_TRUE(consumer.try_receive()->empty());
+}
+
 }  // namespace

@@ -7,8 +7,8 @@
 
 #include "base/mutant.hpp"
 #include "queue/head.hpp"
-#include "queue/record_view.hpp"
 #include "queue/shared_group.hpp"
+#include "queue/straggler_places.hpp"
 
 namespace shmq::queue {
 namespace {
@@ -29,39 +29,18 @@ ProducerChunks::ProducerChunks(const shm::Segment& segment, std::byte* arena, st
       pinned_((segment.limits().chunks + 63) / 64),
       run_previous_(segment.limits().chunks) {}
 
-namespace {
-
-// What the stragglers of shared groups lie in.
-void mark_straggler_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
-  const shm::Limits& limits = segment.limits();
-  const auto chunk_shift = static_cast<unsigned>(std::countr_zero(limits.chunk_bytes));
-  for (std::uint32_t i = 0; i < limits.max_groups; ++i) {
-    if (!is_active_shared(sync::load_acquire(segment.group(i).word))) continue;
-    const StragglerTable table{segment, i};
-    if (!table.any()) continue;
-    for (std::uint32_t index = 0; index < table.size(); ++index) {
-      const auto kept = table.kept(index);
-      if (!kept) continue;
-      const std::uint64_t offset = (kept->place & shm::ref_mask) << shm::ref_unit_shift;
-      RecordView record;
-      // Not a record of that seq: reserved only, so head has not passed it, or corrupt.
-      if (!view_record(segment.arena(), limits.arena_bytes, offset, kept->seq, record)) continue;
-      for (std::uint64_t chunk = offset >> chunk_shift; chunk <= (record.end - 1) >> chunk_shift;
-           ++chunk) {
-        bits[chunk / 64] |= 1ULL << (chunk % 64);
-      }
-    }
-  }
-}
-
-}  // namespace
-
 void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
   std::fill(bits.begin(), bits.end(), 0);
   const shm::Limits& limits = segment.limits();
   // The stragglers first, the pins second: who claims a straggler pins its chunk before, and it
   // leaves the table only when that claim is settled.
-  if (!base::mutant(15)) mark_straggler_chunks(segment, bits);
+  if (!base::mutant(15)) {
+    for_each_straggler(segment, [&](const StragglerPlace& straggler) {
+      for (std::uint64_t chunk = straggler.first_chunk; chunk <= straggler.last_chunk; ++chunk) {
+        bits[chunk / 64] |= 1ULL << (chunk % 64);
+      }
+    });
+  }
   // Entries beyond were never used. acquire, after the caller's fence: an attach that is not seen
   // here is one that comes after the look (see K1).
   const std::uint32_t used =
@@ -132,9 +111,11 @@ void ProducerChunks::seal_all() noexcept {
     if (chunk.count != 0) seal(chunk);
   }
   cursor_ = end_ = nullptr;
+  seal_gathering();
 }
 
-bool ProducerChunks::try_take(std::uint32_t index, sync::Word16& previous) noexcept {
+bool ProducerChunks::try_take(std::uint32_t index, sync::Word16& previous,
+                              std::uint64_t owned_word) noexcept {
   sync::Word16& entry = segment_.chunk(index);
   previous = sync::read_halves(entry);
   const shm::ChunkState state = shm::chunk_state(previous.high);
@@ -142,7 +123,7 @@ bool ProducerChunks::try_take(std::uint32_t index, sync::Word16& previous) noexc
                         (state == shm::ChunkState::sealed && previous.low < judged_head_);
   if (!reusable || pinned(index)) return false;
   // [K3] seq_cst: from exactly what was judged. A torn read fails here.
-  return sync::compare_and_swap(entry, previous, {0, open_word_});
+  return sync::compare_and_swap(entry, previous, {0, owned_word});
 }
 
 bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first) noexcept {
@@ -151,7 +132,7 @@ bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first) noex
   std::uint32_t taken = 0;
   std::vector<sync::Word16>& previous = run_previous_;
   for (std::uint32_t i = chunks; i-- > 0;) {
-    if (try_take(i, previous[taken])) {
+    if (try_take(i, previous[taken], open_word_)) {
       if (++taken == count) {
         first = i;
         return true;
@@ -171,7 +152,8 @@ bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first) noex
 }
 
 // Within the working set, then, if so told, outside of it.
-bool ProducerChunks::acquire_single(bool outside, std::uint32_t& first) noexcept {
+bool ProducerChunks::acquire_single(bool outside, std::uint64_t owned_word,
+                                    std::uint32_t& first) noexcept {
   shm::Control& control = segment_.control();
   const std::uint32_t chunks = segment_.limits().chunks;
   sync::Word16 previous{};
@@ -179,7 +161,7 @@ bool ProducerChunks::acquire_single(bool outside, std::uint32_t& first) noexcept
     const std::uint32_t cursor = sync::load_relaxed(cursor_word);
     for (std::uint32_t step = 0; step < size; ++step) {
       const std::uint32_t index = begin + (cursor + step) % size;
-      if (!try_take(index, previous)) continue;
+      if (!try_take(index, previous, owned_word)) continue;
       sync::store_relaxed(cursor_word, (cursor + step + 1) % size);  // a hint: any value will do
       first = index;
       return true;
@@ -193,11 +175,20 @@ bool ProducerChunks::acquire_single(bool outside, std::uint32_t& first) noexcept
 
 bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept {
   const auto take = [&](bool outside) {
-    return count > 1 ? acquire_run(count, first) : acquire_single(outside, first);
+    return count > 1 ? acquire_run(count, first) : acquire_single(outside, open_word_, first);
   };
   // What the last judgement allows, before head and pins are looked at again.
   if (judged_head_ != 0 && take(false)) return true;
   judge();
+  prepare_gathering();
+  if (stragglers_crowd() && gather_stragglers()) {
+    judge();
+    prepare_gathering();  // first, so that there is one when it is needed
+  }
+  if (take(true)) return true;
+  if (!gather_stragglers()) return false;
+  judge();
+  prepare_gathering();
   return take(true);
 }
 

@@ -6,10 +6,10 @@
 //  1. Nobody but the owner writes in an open chunk; a sealed chunk is written by nobody.
 //  2. A chunk is taken again only after head has passed its last seq AND no live pin names it; the
 //     pins are read after head, with a full fence between. Such a judgement stays true: whoever
-//     pins the chunk later looks at head after that, finds its message passed, and lets go. A
-//     judgement made once stays true: whoever pins such a chunk later looks at head after it, finds
-//     that head has passed the message, and lets go.
-//  3. A chunk with an unsettled loan in it stays open, however long; its producer goes on in
+//     pins the chunk later looks at head after that, finds its message passed, and lets go.
+//  3. Stragglers of shared groups keep their chunks. Small ones are moved together, so that a few
+//     delayed messages do not hold the whole arena (compaction.cpp).
+//  4. A chunk with an unsettled loan in it stays open, however long; its producer goes on in
 //  another.
 //
 // Reuse is first-in-first-out through a working set of 4 MiB: the lines of a chunk just freed are
@@ -81,10 +81,16 @@ class ProducerChunks {
   std::byte* allocate_in_another(std::uint64_t bytes) noexcept;
   bool acquire(std::uint32_t count, std::uint32_t& first) noexcept;
   bool acquire_run(std::uint32_t count, std::uint32_t& first) noexcept;
-  bool try_take(std::uint32_t index, sync::Word16& previous) noexcept;
+  bool try_take(std::uint32_t index, sync::Word16& previous, std::uint64_t owned_word) noexcept;
   void seal(OwnedChunk& chunk) noexcept;
   void judge() noexcept;
-  bool acquire_single(bool outside, std::uint32_t& first) noexcept;
+  bool acquire_single(bool outside, std::uint64_t owned_word, std::uint32_t& first) noexcept;
+  // compaction.cpp
+  void prepare_gathering() noexcept;
+  [[nodiscard]] bool stragglers_crowd() noexcept;
+  bool gather_stragglers() noexcept;
+  std::byte* allocate_gathering(std::uint64_t bytes) noexcept;
+  void seal_gathering() noexcept;
   [[nodiscard]] bool pinned(std::uint32_t index) const noexcept {
     return ((pinned_[index / 64] >> (index % 64)) & 1) != 0;
   }
@@ -103,6 +109,13 @@ class ProducerChunks {
   std::vector<std::uint64_t> pinned_;
   std::uint64_t judged_head_ = 0;
   std::vector<sync::Word16> run_previous_;  // what the chunks of a run were before
+
+  // The chunk that small stragglers are moved to: taken while there is no need for it, since when
+  // there is, no other may be free. Both null: none.
+  std::byte* gathering_cursor_ = nullptr;
+  std::byte* gathering_end_ = nullptr;
+  std::uint32_t gathering_chunk_ = 0;
+  std::vector<std::uint32_t> straggler_bytes_;  // per chunk
 };
 
 /// Marks every chunk that a live participant pins; the caller has read head before.

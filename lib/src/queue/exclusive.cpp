@@ -69,7 +69,10 @@ bool ExclusiveConsumer::hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict
       if (valid && !copied) verdict = Fetch::in_flight_limit;  // no memory for a copy
       return copied;
     }
-    if (!valid) return false;
+    if (!valid) {
+      pins_.clear_idle();  // it protects nothing, and must not seem to
+      return false;
+    }
   }
   pins_.add_deliveries(1);
   describe(record, seq, pins_.current(), out);

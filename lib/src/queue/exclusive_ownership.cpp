@@ -57,7 +57,7 @@ bool ExclusiveConsumer::take_over() noexcept {
   active_ = true;
   generation_ = generation;
   ownership_ = ownership;
-  floor_ = seen.low;
+  floor_ = next_ = seen.low;
   dropped_below_ = 0;
   // The group may have been removed between: its remover fences first and we look second.
   if (group_is_gone()) {

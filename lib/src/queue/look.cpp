@@ -159,7 +159,7 @@ QueueStats read_stats(const shm::Segment& segment) {
     const sync::Word16 chunk = sync::read_halves(segment.chunk(i));
     const shm::ChunkState state = shm::chunk_state(chunk.high);
     const bool pinned_now = ((pinned[i / 64] >> (i % 64)) & 1) != 0;
-    if (state == shm::ChunkState::open) {
+    if (state == shm::ChunkState::open || state == shm::ChunkState::gathering) {
       ++stats.chunks_open;
     } else if (state == shm::ChunkState::sealed && (chunk.low >= head || pinned_now)) {
       ++stats.chunks_sealed;

@@ -191,7 +191,9 @@ std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
   for (std::uint32_t i = 0; i < segment.limits().chunks; ++i) {
     const std::uint64_t word = sync::load_relaxed(segment.chunk(i).high);
     const std::uint32_t owner = shm::chunk_owner(word);
-    if (shm::chunk_state(word) == shm::ChunkState::open && owner < owned_chunks.size()) {
+    const shm::ChunkState state = shm::chunk_state(word);
+    if ((state == shm::ChunkState::open || state == shm::ChunkState::gathering) &&
+        owner < owned_chunks.size()) {
       ++owned_chunks[owner];
     }
   }

@@ -107,8 +107,9 @@ void seal_chunks_of(const shm::Segment& segment, std::uint32_t owner,
   for (std::uint32_t i = 0; i < segment.limits().chunks; ++i) {
     sync::Word16& chunk = segment.chunk(i);
     const sync::Word16 seen = sync::read_halves(chunk);
-    if (shm::chunk_state(seen.high) != shm::ChunkState::open ||
-        shm::chunk_owner(seen.high) != owner ||
+    const shm::ChunkState state = shm::chunk_state(seen.high);
+    const bool gathering = state == shm::ChunkState::gathering;
+    if ((state != shm::ChunkState::open && !gathering) || shm::chunk_owner(seen.high) != owner ||
         shm::chunk_generation(seen.high) != (generation & shm::chunk_generation_mask)) {
       continue;
     }
@@ -117,10 +118,10 @@ void seal_chunks_of(const shm::Segment& segment, std::uint32_t owner,
       tail = base::mutant(3) ? sync::load_acquire(segment.control().tail_hint) : find_tail(segment);
       tail_known = true;
     }
+    const std::uint64_t last = gathering ? tail : tail - 1;
     const sync::Word16 sealed =
-        tail == 0
-            ? sync::Word16{0, shm::chunk_word(shm::ChunkState::free, 0, 0)}
-            : sync::Word16{tail - 1, shm::chunk_word(shm::ChunkState::sealed, owner, generation)};
+        tail == 0 ? sync::Word16{0, shm::chunk_word(shm::ChunkState::free, 0, 0)}
+                  : sync::Word16{last, shm::chunk_word(shm::ChunkState::sealed, owner, generation)};
     // [R1] seq_cst: only from exactly that owner's open chunk.
     sync::compare_and_swap(chunk, seen, sealed);
   }

@@ -171,7 +171,6 @@ void SharedConsumer::consider(std::uint64_t seq, std::uint64_t lease_word, std::
   }
   const auto later = [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; };
   if (due_end_ == candidates_max) {
-    due_complete_ = false;
     if (due_[0].seq < seq) return;
     std::pop_heap(due_.begin(), due_.begin() + due_end_--, later);  // the greatest seq goes
   }
@@ -180,15 +179,20 @@ void SharedConsumer::consider(std::uint64_t seq, std::uint64_t lease_word, std::
 }
 
 // Finds what is due, lowest first, and says when it is worth looking again if nothing is.
+//
+// The hint is raised first and lowered to what was found after: what becomes due behind our back is
+// announced by who makes it so, in a hint that we no longer touch but downwards. Raised by a second
+// at most, whatever is found: leases that are being given out now end no earlier, and neither a
+// looker nor an announcer that is stopped in between is waited for any longer.
 void SharedConsumer::look_for_due() noexcept {
   due_begin_ = due_end_ = 0;
-  due_complete_ = true;
-  const std::uint64_t hint = sync::load_acquire(entry_.next_due_tick);
-  // At most a second ahead, whatever was found: leases that are being given out now end no earlier,
-  // and who was stopped between making something due and saying so is not waited for any longer.
   std::uint64_t earliest =
       now_ +
       (lease_ticks_ == 0 ? second_ticks : std::min<std::uint64_t>(lease_ticks_, second_ticks));
+  const std::uint64_t hint = sync::load_acquire(entry_.next_due_tick);
+  // [N2] seq_cst CAS: fails if somebody announces; then there is nothing to raise.
+  sync::compare_and_swap(entry_.next_due_tick, hint, earliest);
+  SHMQ_CRASH_POINT("look_for_due.raised");
   const std::uint64_t floor = group_.floor();
   for (std::uint64_t seq = floor; seq != floor + window_entries_; ++seq) {
     const sync::Word16 seen = sync::read_halves(group_.window(seq));
@@ -208,9 +212,8 @@ void SharedConsumer::look_for_due() noexcept {
   }
   std::sort_heap(due_.begin(), due_.begin() + due_end_,
                  [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; });
-  // [N2] seq_cst CAS from what stood there before the look: fails if something was announced since.
-  // Left alone while something is due, so that the others look, too.
-  if (due_end_ == 0) sync::compare_and_swap(entry_.next_due_tick, hint, earliest);
+  // While something is due the others look, too: nobody waits for what one has found and not taken.
+  group_.announce_due(due_end_ != 0 ? now_ : earliest);
 }
 
 // False: `verdict` says why nothing more may be handed out.
@@ -315,14 +318,20 @@ SharedConsumer::Claim SharedConsumer::claim_in_table(const Candidate& candidate,
     // [T7] Read again: a producer may have moved the record between our look and the claim, and its
     // old chunk was free from then on.
     const std::uint64_t now_at = table.place(candidate.index);
+    if (attempt != 0 && !(table.read(candidate.index) == sync::Word16{seq, shm::pack(lease)})) {
+      // Not proven by the claim: our lease ended while we looked for the record.
+      if (!keeps_pin) pins_.clear_momentary();
+      return Claim::gone;
+    }
     if (plausible && (now_at == place || base::mutant(21))) {
       const Claim kept = keep(record, seq, keeps_pin, out);
       if (kept != Claim::claimed) put_back(seq, lease.hand_outs);
       return kept;
     }
     if (!keeps_pin) pins_.clear_momentary();
-    if (table.read(candidate.index).low != seq) return Claim::gone;  // our lease ended meanwhile
-    if (now_at == place) return Claim::corrupt;
+    if (now_at == place) {
+      return table.read(candidate.index).low == seq ? Claim::corrupt : Claim::gone;
+    }
     place = now_at;
   }
   put_back(seq, lease.hand_outs);

@@ -198,7 +198,6 @@ class SharedConsumer : public Reader {
   HeldList held_;
   std::uint32_t due_begin_ = 0;
   std::uint32_t due_end_ = 0;
-  bool due_complete_ = false;  // the last look found no more than it could keep
   std::array<Candidate, candidates_max> due_;
 };
 

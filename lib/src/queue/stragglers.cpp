@@ -30,6 +30,11 @@ constexpr LeaseState live_of(LeaseState state) noexcept {
 constexpr std::uint32_t evictor_of(const Lease& reserved) noexcept {
   return reserved.deadline >> 9;
 }
+// The generation beside the reservation is written after it, and may be of an earlier use: the nine
+// bits in the word itself have to agree.
+constexpr bool is_of_generation(const Lease& reserved, std::uint64_t generation) noexcept {
+  return (reserved.deadline & short_generation_mask) == (generation & short_generation_mask);
+}
 
 }  // namespace
 
@@ -73,7 +78,9 @@ void StragglerTable::commit(std::uint64_t seq, std::uint64_t moved_word) noexcep
   const sync::Word16 seen = sync::read_halves(entry.lease);
   Lease lease = shm::unpack_lease(seen.high);
   if (seen.low != seq || !is_reserved(lease.state)) return;  // live already, or settled
-  if (sync::load_acquire(entry.generation) != shm::moved_generation(moved_word) &&
+  const std::uint64_t generation = shm::moved_generation(moved_word);
+  if ((sync::load_acquire(entry.generation) != generation ||
+       !is_of_generation(lease, generation)) &&
       !base::mutant(17)) {
     return;  // a stale reservation of another evictor
   }
@@ -142,7 +149,7 @@ void StragglerTable::settle_reservations(const sync::Word16* window, std::uint64
       if (seen.low == shm::straggler_free_seq || !is_reserved(lease.state)) break;
       const sync::Word16 named = sync::read_halves(window[seen.low & (window_entries - 1)]);
       const std::uint64_t generation = sync::load_acquire(entries_[index].generation);
-      if (named.low == seen.low &&
+      if (named.low == seen.low && is_of_generation(lease, generation) &&
           named.high == shm::moved_word(index, generation & shm::straggler_generation_mask)) {
         commit(seen.low, named.high);
         continue;

@@ -405,8 +405,10 @@ static_assert(sizeof(Record) == 16);
 
 // Chunk table entry: Word16 {last seq, {state 3, owner 13, owner generation 48}}. free: never used
 // or nothing published from it. open: low half 0. sealed: low half = greatest seq in it; reusable
-// once head has passed it and no live pin names it. w: producers and reclaim by CAS; r: producers.
-enum class ChunkState : std::uint8_t { free = 0, open = 1, sealed = 2 };
+// once head has passed it and neither a straggler nor a live pin names it. gathering: its owner
+// moves stragglers there; sealed with the tail, so that no earlier judgement of what is free covers
+// it. w: producers and reclaim by CAS; r: producers.
+enum class ChunkState : std::uint8_t { free = 0, open = 1, sealed = 2, gathering = 3 };
 inline constexpr std::uint64_t chunk_generation_mask = (1ULL << 48) - 1;
 constexpr std::uint64_t chunk_word(ChunkState state, std::uint32_t owner,
                                    std::uint64_t generation) noexcept {
