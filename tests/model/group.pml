@@ -130,7 +130,7 @@ retry:
             atomic { up[me] -> k = 0; RDT(k) };
             if :: q == s && x == 3 && n == mn && o == me -> goto intable :: else fi;
 #endif
-L0:         atomic { up[me] -> e = 0; RDW(s%W) };       /* [L0] the window first */
+            atomic { up[me] -> e = 0; RDW(s%W) };       /* the window first */
             if
 #ifdef M_ACKNON
             :: q == s && x == 1 && o == me ->
@@ -154,7 +154,7 @@ L3:            /* [L3] ack, [L4] release or extend, in the window */
             :: else -> skip                   /* lease_lost */
             fi;
             goto done;
-attable:    atomic { up[me] -> RDT(k) };      /* [T0] where the window points */
+attable:    atomic { up[me] -> RDT(k) };      /* where the window points */
             if
             :: q == s && RESERVED(x) && NAMED(g) ->
 T3c:           /* [T3] moved, but not live yet: helps */
@@ -200,7 +200,7 @@ D2f:  /* [D2] never handed out: settled by the drop */
 F1:      atomic { up[me] -> if :: floor == f -> floor = f+1 :: else fi }    /* [F1] */
       :: x == 3 -> atomic { k = d; g = n; CLR };
 #ifndef M_FLOORNOCOMMIT
-         atomic { up[me] -> RDT(k) };         /* [T0] */
+         atomic { up[me] -> RDT(k) };
          if :: q == f && RESERVED(x) && NAMED(g) ->
 T3:         /* [T3] live before the floor passes it, if it is the reservation that the window names */
             atomic { up[me] -> if :: EQT(k) -> LIVE(k) :: else fi }

@@ -6,15 +6,17 @@
  * would read its own store; none of these loads one. A kill is the same as not being scheduled: what stays in
  * the buffer may be flushed later or never seen.
  *
- * One of five parts is chosen by -D; each shows that the barriers at the labels named are needed:
+ * One of six parts is chosen by -D; each shows that the barriers at the labels named are needed:
  *   WAKE  publish, then look for a sleeper [P3] [W1]; announce, then look again [S1]
  *   PIN   pin [C1], fence, look at floor and head [C2]; move head [H2], fence [K0], look at the pins [K2]
  *   CLAIM pin [C1], claiming CAS [L1]; settle by another [L2] [L3], floor [F1], head [H2], [K0], [K2]
  *   PEEK  copy, fence, look at head [V1] against reuse [K3]
+ *   VISIT a visit to a group [G5] against the new use of a removed group's entry [G4] [G6]
  *   BIRTH a group's floor and state [G1], epoch [G2], against a move of head [H1] [H2]
  *
  * Wrong versions: M_PLAINPUBLISH, M_PLAINANNOUNCE (WAKE), M_NOPINFENCE, M_NOK0, M_PLAINHEAD (PIN),
- * M_PLAINCLAIM (CLAIM), M_NOCOPYFENCE (PEEK), M_PLAINBIRTH (BIRTH).                                           */
+ * M_PLAINCLAIM (CLAIM), M_NOCOPYFENCE (PEEK), M_PLAINBIRTH (BIRTH),
+ * M_NOVISITFENCE (VISIT).                                                                                     */
 
 #ifdef WAKE
 /* Producer: P3, W1. Waiter: S1, look, sleep. Two rounds, so that the flag is set and cleared again. */
@@ -234,4 +236,24 @@ active proctype Mover() { byte h, e, m;
 H2:  atomic { if :: m > h && head == h && epoch == e -> head = m :: else fi; h = 0; e = 0; m = 0 }   /* [H2] */
   :: else -> break
   od }
+#endif
+
+#ifdef VISIT
+byte gst = 3, visiting = 0;                             /* 3 active 4 retired 1 used for another group */
+bool buf = false; byte bval;                            /* the visitor's buffer */
+active proctype Buffer() { end: do :: atomic { buf -> visiting = bval; buf = false; bval = 0 } od }
+active proctype Visitor() { bool here;
+G5: atomic { buf = true; bval = 1 };                    /* [G5] a release store: into the buffer */
+#ifndef M_NOVISITFENCE
+   atomic { if :: buf -> visiting = bval; buf = false; bval = 0 :: else fi };   /* and the full fence */
+#endif
+   here = (gst == 3);
+   if :: here -> assert(gst != 1); assert(gst != 1) :: else fi;
+   atomic { !buf -> buf = true; bval = 0 } }
+active proctype Administrator() {
+G4: gst = 4;                                            /* [G4] a CAS */
+   do
+   :: visiting == 0 -> break                            /* [G6] */
+   od;
+   gst = 1 }
 #endif
