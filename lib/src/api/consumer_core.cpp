@@ -69,6 +69,10 @@ inline void ConsumerCore::release_bytes(const Delivery& delivery) noexcept {
                         delivery.pin_ >> pin_bits);
 }
 
+inline std::uint64_t ConsumerCore::record_bytes(const Delivery& delivery) noexcept {
+  return std::uint64_t{delivery.pin_ >> pin_bits} + delivery.payload_bytes_;
+}
+
 // Not settled through this delivery, but no longer ours to settle: a cheap look, which may err
 // towards no.
 inline bool ConsumerCore::is_lost(const Delivery& delivery) const noexcept {
@@ -166,7 +170,6 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     return Errc::removed;
   }
   if (blocking.slept()) {
-    keep_lease();
     reader_.pins().clear_idle();
     queue::reclaim_in_passing(*segment_);
   }
@@ -175,9 +178,7 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     reached_the_end_ = false;
     note_burst();
     std::chrono::nanoseconds limit = sync::sleep_limit;
-    if (shared_) {
-      if (const auto due = shared_->due_in_ns()) limit = std::min(limit, until_due(*due));
-    }
+    if (shared_) limit = std::min(limit, until_due(shared_->due_in_ns()));
     step = blocking.step(control.message_event, &backoff_, limit);
     // After the wait, not before: a look that always finds the next one at once would keep the
     // bursts short, and the other side's lines going back and forth.
@@ -190,8 +191,7 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
   } else if (shared_) {
     // All that the group may have in flight is: until something of it is settled, or due again.
     reader_.pins().clear_idle();
-    step = blocking.step(control.room_event, nullptr,
-                         until_due(shared_->due_in_ns().value_or(standby_look_interval.count())));
+    step = blocking.step(control.room_event, nullptr, until_due(shared_->due_in_ns()));
   } else {
     // Standing by, or waiting for a due time: no message changes that, so not on message_event.
     reader_.pins().clear_idle();
@@ -201,6 +201,8 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     }
     step = blocking.step(control.ownership_event, nullptr, limit);
   }
+  // After the sleep, not before: what comes with the wake-up is leased from now on.
+  if (blocking.slept()) keep_lease();
   switch (step) {
     case Blocking::Step::timed_out: return Errc::timed_out;
     case Blocking::Step::interrupted: return Errc::interrupted;
@@ -293,8 +295,9 @@ Settlement ConsumerCore::give_back(Delivery& delivery, std::chrono::nanoseconds 
   const std::uint64_t delay_ns = delay.count() > 0 ? static_cast<std::uint64_t>(delay.count()) : 0;
   if (!scope || !is_open_here() || delivery.settled_) return Settlement::lease_lost;
   const std::uint64_t seq = delivery.seq_.value;
-  const bool done = shared_ ? shared_->give_back(seq, delivery.token_, delay_ns, failed)
-                            : exclusive_->give_back(seq, delivery.token_, delay_ns, failed);
+  const bool done =
+      shared_ ? shared_->give_back(seq, delivery.token_, delay_ns, failed, record_bytes(delivery))
+              : exclusive_->give_back(seq, delivery.token_, delay_ns, failed);
   if (!done) return Settlement::lease_lost;
   delivery.settled_ = true;
   return Settlement::settled;
@@ -303,8 +306,9 @@ Settlement ConsumerCore::give_back(Delivery& delivery, std::chrono::nanoseconds 
 Settlement ConsumerCore::reject(Delivery& delivery) noexcept {
   const sync::CallScope scope{gate_};
   if (!scope || !is_open_here() || delivery.settled_) return Settlement::lease_lost;
-  const bool done = shared_ ? shared_->reject(delivery.seq_.value, delivery.token_)
-                            : exclusive_->reject(delivery.seq_.value, delivery.token_);
+  const bool done =
+      shared_ ? shared_->reject(delivery.seq_.value, delivery.token_, record_bytes(delivery))
+              : exclusive_->reject(delivery.seq_.value, delivery.token_);
   if (!done) return Settlement::lease_lost;
   delivery.settled_ = true;
   return Settlement::settled;
@@ -352,16 +356,21 @@ Result<int> ConsumerCore::fd() {
 void ConsumerCore::interrupt() noexcept {
   interrupted_.store(true, std::memory_order_release);
   if (segment_ == nullptr) return;
-  sync::event_wake_unconditionally(segment_->control().message_event);
-  sync::event_wake_unconditionally(segment_->control().ownership_event);
+  wake_own_waits();
+}
+
+// Wherever a receive may sleep.
+void ConsumerCore::wake_own_waits() noexcept {
+  shm::Control& control = segment_->control();
+  sync::event_wake_unconditionally(control.message_event);
+  sync::event_wake_unconditionally(shared_ ? control.room_event : control.ownership_event);
 }
 
 void ConsumerCore::close() noexcept {
   if (!gate_.start_closing()) return;
   readiness_.reset();
   while (!gate_.idle()) {
-    sync::event_wake_unconditionally(segment_->control().message_event);
-    sync::event_wake_unconditionally(segment_->control().ownership_event);
+    wake_own_waits();
     sync::cpu_pause();
   }
   if (!participation_.in_forked_child()) {

@@ -49,6 +49,8 @@ class ConsumerCore {
   [[nodiscard]] bool is_open_here() noexcept;
   [[nodiscard]] bool is_lost(const Delivery& delivery) const noexcept;
   void keep_lease() noexcept;
+  void wake_own_waits() noexcept;
+  static std::uint64_t record_bytes(const Delivery& delivery) noexcept;
   void release_bytes(const Delivery& delivery) noexcept;
   void fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept;
   void note_received(std::uint64_t messages, std::uint64_t bytes) noexcept;

@@ -16,13 +16,28 @@
 #include <vector>
 
 #include "queue/head.hpp"
+#include "queue/shared_group.hpp"
 #include "sync/event.hpp"
 #include "sync/ofd_lock.hpp"
 
 namespace shmq::queue {
 
+// Consumers of shared groups move the floor now and then only, and a publish moves it, so what
+// counts is how far it could be moved. Nothing is changed here: this runs on a thread of its own.
 bool has_room_for_one(const shm::Segment& segment) noexcept {
-  return find_tail(segment) - refresh_head(segment) < segment.limits().slots;
+  std::uint64_t head = refresh_head(segment);
+  std::uint64_t reachable = find_tail(segment);
+  const std::uint64_t tail = reachable;
+  for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
+    const std::uint64_t word = sync::load_acquire(segment.group(i).word);
+    if (!counts_for_head(word)) continue;
+    const std::uint64_t floor = is_active_shared(word)
+                                    ? SharedGroup{segment, i}.reachable_floor()
+                                    : sync::load_acquire(segment.group(i).progress.low);
+    reachable = std::min(reachable, floor);
+  }
+  head = std::max(head, reachable);
+  return tail - head < segment.limits().slots;
 }
 
 }  // namespace shmq::queue

@@ -8,6 +8,7 @@
 
 #include "base/clock.hpp"
 #include "base/mutant.hpp"
+#include "queue/deadlines.hpp"
 #include "queue/head.hpp"
 #include "sync/event.hpp"
 
@@ -152,7 +153,7 @@ Fetch ExclusiveConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& 
 // Hands out what was returned, lowest first, as far as it is due. False: nothing new may follow.
 bool ExclusiveConsumer::fetch_returned(HandOut* out, std::size_t capacity, std::size_t& count,
                                        Fetch& verdict) noexcept {
-  const std::uint32_t now = base::coarse_tick();
+  const TickTime time = time_of_group(group_, base::coarse_tick_64());
   for (std::uint64_t seq = std::max(lowest_returned_, floor_); seq != next_ && returned_ != 0;
        ++seq) {
     lowest_returned_ = seq;
@@ -160,7 +161,7 @@ bool ExclusiveConsumer::fetch_returned(HandOut* out, std::size_t capacity, std::
     const sync::Word16 seen = sync::read_halves(entry);
     Lease lease = shm::unpack_lease(seen.high);
     if (seen.low != seq || lease.state != LeaseState::ready) continue;
-    if (!base::tick_is_past(lease.deadline, now, base::tick_mask / 2)) {
+    if (due_in_ticks(lease, time) != 0) {
       verdict = Fetch::held_back;
       return false;
     }
@@ -189,13 +190,12 @@ bool ExclusiveConsumer::fetch_returned(HandOut* out, std::size_t capacity, std::
 
 std::optional<std::uint64_t> ExclusiveConsumer::due_in_ns() const noexcept {
   if (!active_ || returned_ == 0) return std::nullopt;
-  const std::uint32_t now = base::coarse_tick();
+  const TickTime time = time_of_group(group_, base::coarse_tick_64());
   for (std::uint64_t seq = std::max(lowest_returned_, floor_); seq != next_; ++seq) {
     const sync::Word16 seen = sync::read_halves(entry_of(seq));
     const Lease lease = shm::unpack_lease(seen.high);
     if (seen.low != seq || lease.state != LeaseState::ready) continue;
-    if (base::tick_is_past(lease.deadline, now, base::tick_mask / 2)) return 0;
-    return static_cast<std::uint64_t>((lease.deadline - now) & base::tick_mask) << base::tick_shift;
+    return due_in_ticks(lease, time) << base::tick_shift;
   }
   return std::nullopt;
 }
@@ -316,11 +316,13 @@ bool ExclusiveConsumer::give_back(std::uint64_t seq, std::uint32_t token, std::u
     resync();
     return false;
   }
-  // 22 bits of ticks hold 19.5 hours, half of them ahead.
-  constexpr std::uint64_t longest_delay_ns = 8ULL * 3'600'000'000'000ULL;
-  const std::uint32_t due =
-      (base::coarse_tick() + base::ticks_of(std::min(delay_ns, longest_delay_ns))) &
-      base::tick_mask;
+  std::uint32_t due = 0;
+  if (delay_ns != 0) {
+    const std::uint64_t now = base::coarse_tick_64();
+    // Rounded up by a tick, so that no delay is cut short.
+    due = deadline_at(now + base::ticks_of(std::min(delay_ns, longest_delay_ns)) + 1);
+    sync::store_release(group_.deadline_reference, now);
+  }
   bool was_marked = false;
   if (!mark(seq, LeaseState::ready, due, failed, was_marked)) return false;
   if (!was_marked) ++marks_;

@@ -96,7 +96,7 @@ void ExclusiveConsumer::adopt_window(bool predecessor_may_live,
       const bool was_ready = marked && lease.state == LeaseState::ready;
       if (!marked) lease.hand_outs = seq < handed_out_end ? 1 : 0;
       if (!was_ready) {
-        lease.deadline = base::coarse_tick();
+        lease.deadline = 0;
         if (!predecessor_may_live && lease.deaths < 15) ++lease.deaths;
       }
       lease.state = LeaseState::ready;

@@ -20,7 +20,7 @@ void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint
                      std::uint64_t tail, bool owned, GroupInfo& info) {
   const std::uint64_t floor = info.floor.value;
   const std::uint64_t entries = segment.limits().window_entries;
-  const std::uint32_t now = base::coarse_tick();
+  const TickTime time = time_of_group(segment.group(index), base::coarse_tick_64());
   std::uint64_t settled = 0;
   const std::uint64_t end = floor + std::min<std::uint64_t>(next - floor, entries);
   for (std::uint64_t seq = floor; seq != end; ++seq) {
@@ -30,7 +30,7 @@ void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint
       ++(owned ? info.in_flight : info.ready);
     } else if (lease.state == shm::LeaseState::settled) {
       ++settled;
-    } else if (base::tick_is_past(lease.deadline, now, base::tick_mask / 2)) {
+    } else if (due_in_ticks(lease, time) == 0) {
       ++info.ready;
     } else {
       ++info.delayed;
@@ -44,12 +44,12 @@ void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint
 }
 
 // One message of a shared group; false: settled.
-bool count_lease(const shm::Lease& lease, std::uint32_t now, GroupInfo& info) {
+bool count_lease(const shm::Lease& lease, const TickTime& time, GroupInfo& info) {
   switch (lease.state) {
     case shm::LeaseState::leased: ++info.in_flight; return true;
     case shm::LeaseState::dead: ++info.dead; return true;
     case shm::LeaseState::ready:
-      ++(due_in_ticks(lease, now) == 0 ? info.ready : info.delayed);
+      ++(due_in_ticks(lease, time) == 0 ? info.ready : info.delayed);
       return true;
     default: return false;
   }
@@ -89,11 +89,11 @@ std::pair<std::uint64_t, std::uint64_t> for_each_lease(const shm::Segment& segme
 void count_shared(const shm::Segment& segment, std::uint32_t index, std::uint64_t tail,
                   GroupInfo& info) {
   const std::uint64_t floor = info.floor.value;
-  const std::uint32_t now = base::coarse_tick();
+  const TickTime time = time_of_group(segment.group(index), base::coarse_tick_64());
   std::uint64_t passed_and_live = 0;
   const auto [settled, next] =
       for_each_lease(segment, index, floor, [&](std::uint64_t seq, const shm::Lease& lease) {
-        if (count_lease(lease, now, info) && seq < floor) ++passed_and_live;
+        if (count_lease(lease, time, info) && seq < floor) ++passed_and_live;
       });
   info.ready += tail > next ? tail - next : 0;
   info.stragglers = passed_and_live;
@@ -163,7 +163,7 @@ using Holdings = std::vector<std::vector<HeldMessage>>;
 void collect_holdings(const shm::Segment& segment, std::uint32_t index, Holdings& holdings) {
   const shm::Group& group = segment.group(index);
   if (!is_active_shared(sync::load_acquire(group.word))) return;
-  const std::uint32_t now = base::coarse_tick();
+  const TickTime time = time_of_group(group, base::coarse_tick_64());
   const std::uint32_t lease_ticks = base::ticks_of(sync::load_relaxed(group.lease_ns));
   const std::uint64_t floor = sync::load_acquire(group.progress.low);
   for_each_lease(segment, index, floor, [&](std::uint64_t seq, const shm::Lease& lease) {
@@ -173,12 +173,11 @@ void collect_holdings(const shm::Segment& segment, std::uint32_t index, Holdings
     }
     HeldMessage held{.seq = {seq}, .hand_outs = lease.hand_outs};
     if (lease.deadline != 0) {
-      const std::uint32_t left = due_in_ticks(lease, now);
-      held.expired = left == 0;
-      const std::uint32_t since = (now - (lease.deadline - lease_ticks - 1)) & base::tick_mask;
+      held.expired = due_in_ticks(lease, time) == 0;
+      const std::uint64_t began = time.moment_of(lease.deadline) - lease_ticks - 1;
       // Extended beyond the group's lease: seems to begin in the future.
-      const std::uint32_t ticks = since > base::tick_mask / 2 ? 0 : since;
-      held.held_for = std::chrono::nanoseconds{std::uint64_t{ticks} << base::tick_shift};
+      const std::uint64_t ticks = began < time.now ? time.now - began : 0;
+      held.held_for = std::chrono::nanoseconds{ticks << base::tick_shift};
     }
     holdings[lease.owner - 1].push_back(held);
   });

@@ -18,7 +18,7 @@
 #include <cstdint>
 
 #include "base/assert.hpp"
-#include "shm/layout.hpp"
+#include "shm/segment.hpp"
 
 namespace shmq::queue {
 
@@ -27,8 +27,8 @@ class Pins {
   static constexpr std::uint32_t none = ~0U;
   static constexpr std::uint32_t private_copy = 0xfe;  // no pin: the bytes are the process's own
 
-  Pins(shm::Participant& entry, std::uint64_t generation) noexcept
-      : entry_(entry), generation_(generation) {}
+  Pins(const shm::Segment& segment, std::uint32_t entry_number, std::uint64_t generation) noexcept
+      : segment_(segment), entry_(segment.participant(entry_number)), generation_(generation) {}
 
   /// Is [first, last] covered by the current pin?
   [[nodiscard]] bool covers(std::uint64_t first, std::uint64_t last) const noexcept {
@@ -55,6 +55,10 @@ class Pins {
     held_[free] = {first, last, 0};
     used_ |= 1ULL << free;
     current_ = free;
+    // relaxed: any value will do. Consumers that hold nothing must not hold the arena: a pin is
+    // kept beyond its last delivery only while all that ever attached hold a quarter of it at most.
+    keeps_ = 4 * std::uint64_t{sync::load_relaxed(segment_.control().participants_used)} <=
+             segment_.limits().chunks;
     // [C1] release; the caller's full fence orders it before its look at floor and head [C2].
     sync::store_release(entry_.pins[free], shm::pin_word(generation_, first, last - first + 1));
     return true;
@@ -73,7 +77,9 @@ class Pins {
   [[nodiscard]] std::uint64_t current_last() const noexcept { return held_[current_].last; }
   void add_deliveries(std::uint32_t count) noexcept { held_[current_].deliveries += count; }
   void drop_delivery(std::uint32_t pin) noexcept {
-    if (--held_[pin].deliveries == 0 && pin != current_) clear(pin);
+    if (--held_[pin].deliveries != 0 || (pin == current_ && keeps_)) return;
+    if (pin == current_) current_ = none;
+    clear(pin);
   }
   /// An idle consumer holds nothing back.
   void clear_idle() noexcept {
@@ -100,8 +106,10 @@ class Pins {
     sync::store_release(entry_.pins[pin], 0);
   }
 
+  const shm::Segment& segment_;
   shm::Participant& entry_;
   std::uint64_t generation_;
+  bool keeps_ = true;
   std::uint32_t current_ = none;
   std::uint64_t used_ = 0;  // one bit a pin
   static_assert(shm::pins_per_participant == 64);

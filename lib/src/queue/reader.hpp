@@ -60,7 +60,7 @@ class Reader {
         chunk_shift_(static_cast<unsigned>(std::countr_zero(segment.limits().chunk_bytes))),
         chunks_(segment.limits().chunks),
         pinned_chunks_hint_(segment.control().pinned_chunks_hint),
-        pins_(segment.participant(self - 1), generation) {}
+        pins_(segment, self - 1, generation) {}
 
   [[nodiscard]] const sync::Word16& slot_of(std::uint64_t seq) const noexcept {
     return slots_[seq & (slot_count_ - 1)];

@@ -14,12 +14,6 @@ namespace shmq::queue {
 using shm::Lease;
 using shm::LeaseState;
 
-namespace {
-
-constexpr std::uint64_t second_ticks = base::ticks_of(1'000'000'000);
-
-}  // namespace
-
 SharedConsumer::SharedConsumer(const shm::Segment& segment, std::uint32_t group,
                                std::uint64_t group_word, std::uint32_t self,
                                std::uint64_t generation)
@@ -33,17 +27,15 @@ SharedConsumer::SharedConsumer(const shm::Segment& segment, std::uint32_t group,
       window_entries_(segment.limits().window_entries),
       lease_ticks_(base::ticks_of(std::min(sync::load_relaxed(entry_.lease_ns), longest_lease_ns))),
       delivery_limit_(std::max(sync::load_relaxed(entry_.delivery_limit), 1U)),
-      dead_limit_(segment.limits().straggler_entries / 4),
       fresh_lease_base_(shm::pack({LeaseState::leased, self, 1, 0, 0, 0})),
       floor_seen_(group_.floor()),
       held_(2 *
             (std::size_t{segment.limits().window_entries} + segment.limits().straggler_entries)) {
-  next_ = std::max(sync::load_acquire(entry_.next_hint), floor_seen_);
-  // A hint from a damaged segment: claims begin at the floor, and walk.
-  if (next_ - floor_seen_ > window_entries_) next_ = floor_seen_;
+  // Not at the hint: a damaged one would hide messages.
+  next_ = floor_seen_;
 }
 
-// A hint for those who attach: may be behind, never ahead.
+// A hint for those who only look: may be behind, never ahead.
 void SharedConsumer::publish_next() noexcept {
   // relaxed: what it skips was seen claimed; claims are checked by their CAS.
   if (sync::load_relaxed(entry_.next_hint) < next_) sync::store_relaxed(entry_.next_hint, next_);
@@ -101,8 +93,9 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
     if (capacity == 0) return Fetch::in_flight_limit;
   }
   Fetch verdict = Fetch::nothing;
-  if (due_begin_ != due_end_ || now_ >= sync::load_acquire(entry_.next_due_tick)) {
-    fetch_due(out, capacity, count, verdict);
+  if ((due_begin_ != due_end_ || wants_look(sync::load_acquire(entry_.next_due_tick), now_)) &&
+      !fetch_due(out, capacity, count, verdict)) {
+    capacity = count;
   }
   for (int stalls = 0; count < capacity && stalls < 64;) {
     const std::uint64_t seq = next_;
@@ -162,20 +155,43 @@ bool SharedConsumer::make_window_room() noexcept {
 
 // --- Handing out again -------------------------------------------------------------------------
 
-void SharedConsumer::consider(std::uint64_t seq, std::uint64_t lease_word, std::uint32_t index,
+// Takes one message into account. What is due is made ready for good: a deadline that is past must
+// not be there when 22 bits no longer tell it from one to come, and who held the lease has lost it.
+void SharedConsumer::consider(sync::Word16 seen, std::uint32_t index, const TickTime& time,
                               std::uint64_t& earliest) noexcept {
-  const std::uint32_t ticks = due_in_ticks(shm::unpack_lease(lease_word), last_tick_);
+  Lease lease = shm::unpack_lease(seen.high);
+  const std::uint64_t ticks = due_in_ticks(lease, time);
   if (ticks != 0) {
-    if (ticks != ~0U) earliest = std::min(earliest, now_ + ticks);
+    if (ticks != ~std::uint64_t{0}) earliest = std::min(earliest, time.now + ticks);
     return;
+  }
+  if (lease.deadline != 0) {
+    const bool expired = lease.state == LeaseState::leased;
+    if (expired) lease.failures = std::min(lease.failures + 1, 63U);
+    lease.state = LeaseState::ready;
+    lease.owner = 0;
+    lease.deadline = 0;
+    // [L5] seq_cst: from exactly what was judged.
+    if (!replace(index, seen, lease)) {
+      earliest = time.now;  // it moved on: look again soon
+      return;
+    }
+    if (expired) sync::fetch_add(entry_.redelivered_lease_total, 1);
+    seen.high = shm::pack(lease);
   }
   const auto later = [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; };
   if (due_end_ == candidates_max) {
-    if (due_[0].seq < seq) return;
+    if (due_[0].seq < seen.low) return;
     std::pop_heap(due_.begin(), due_.begin() + due_end_--, later);  // the greatest seq goes
   }
-  due_[due_end_++] = {seq, lease_word, index};
+  due_[due_end_++] = {seen.low, seen.high, index};
   std::push_heap(due_.begin(), due_.begin() + due_end_, later);
+}
+
+bool SharedConsumer::replace(std::uint32_t index, sync::Word16 seen, const Lease& lease) noexcept {
+  return index == in_window
+             ? sync::compare_and_swap(group_.window(seen.low), seen, {seen.low, shm::pack(lease)})
+             : group_.table().change(index, seen, lease);
 }
 
 // Finds what is due, lowest first, and says when it is worth looking again if nothing is.
@@ -185,10 +201,11 @@ void SharedConsumer::consider(std::uint64_t seq, std::uint64_t lease_word, std::
 // at most, whatever is found: leases that are being given out now end no earlier, and neither a
 // looker nor an announcer that is stopped in between is waited for any longer.
 void SharedConsumer::look_for_due() noexcept {
+  read_clock();  // the caller's may be from before a sleep or a stop
   due_begin_ = due_end_ = 0;
-  std::uint64_t earliest =
-      now_ +
-      (lease_ticks_ == 0 ? second_ticks : std::min<std::uint64_t>(lease_ticks_, second_ticks));
+  const TickTime time = time_of_group(entry_, now_);
+  std::uint64_t earliest = now_ + look_interval_ticks;
+  if (lease_ticks_ != 0) earliest = std::min(earliest, now_ + lease_ticks_);
   const std::uint64_t hint = sync::load_acquire(entry_.next_due_tick);
   // [N2] seq_cst CAS: fails if somebody announces; then there is nothing to raise.
   sync::compare_and_swap(entry_.next_due_tick, hint, earliest);
@@ -201,14 +218,18 @@ void SharedConsumer::look_for_due() noexcept {
     if (static_cast<LeaseState>(seen.high >> 61) == LeaseState::moved) {
       group_.table().commit(seq, seen.high);
     } else {
-      consider(seq, seen.high, in_window, earliest);
+      consider(seen, in_window, time, earliest);
     }
   }
   if (group_.table().any()) {
     for (std::uint32_t index = 0; index < group_.table().size(); ++index) {
       const sync::Word16 seen = group_.table().read(index);
-      if (seen.low != shm::straggler_free_seq) consider(seen.low, seen.high, index, earliest);
+      if (seen.low != shm::straggler_free_seq) consider(seen, index, time, earliest);
     }
+  }
+  // relaxed: only grows, but for a race of two lookers that is within their distance.
+  if (sync::load_relaxed(entry_.deadline_reference) < time.now) {
+    sync::store_release(entry_.deadline_reference, time.now);
   }
   std::sort_heap(due_.begin(), due_.begin() + due_end_,
                  [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; });
@@ -216,37 +237,36 @@ void SharedConsumer::look_for_due() noexcept {
   group_.announce_due(due_end_ != 0 ? now_ : earliest);
 }
 
-// False: `verdict` says why nothing more may be handed out.
+// False: nothing more may be handed out in this call.
 bool SharedConsumer::fetch_due(HandOut* out, std::size_t capacity, std::size_t& count,
                                Fetch& verdict) noexcept {
   for (int looks = 0; looks < 2; ++looks) {
     if (due_begin_ == due_end_) {
-      if (now_ < sync::load_acquire(entry_.next_due_tick)) return true;
+      if (!wants_look(sync::load_acquire(entry_.next_due_tick), now_)) return true;
       look_for_due();
       if (due_begin_ == due_end_) return true;
     }
     while (count < capacity && due_begin_ != due_end_) {
+      // What a consumer died with is handed out alone, so that a message that kills its consumers
+      // does not take others to their delivery limit with it.
+      const bool suspect = shm::unpack_lease(due_[due_begin_].lease_word).deaths != 0;
+      if (suspect && count != 0) return false;
       switch (claim_again(due_[due_begin_++], out[count])) {
         case Claim::claimed: ++count; break;
-        case Claim::gone: break;
+        case Claim::gone: continue;
         case Claim::no_memory: verdict = Fetch::in_flight_limit; return false;
         case Claim::corrupt: verdict = Fetch::corrupt; return false;
       }
+      if (suspect) return false;
     }
     if (count == capacity) return true;
   }
   return true;
 }
 
-void SharedConsumer::note_redelivery(const Lease& before) noexcept {
-  if (before.state == LeaseState::leased) sync::fetch_add(entry_.redelivered_lease_total, 1);
-}
-
 SharedConsumer::Claim SharedConsumer::claim_again(const Candidate& candidate,
                                                   HandOut& out) noexcept {
-  const Lease before = shm::unpack_lease(candidate.lease_word);
-  Lease lease = before;
-  if (before.state == LeaseState::leased) lease.failures = std::min(lease.failures + 1, 63U);
+  Lease lease = shm::unpack_lease(candidate.lease_word);
   if ((is_exhausted(lease) || lease.hand_outs == 0xffff) && bury(candidate, lease)) {
     return Claim::gone;
   }
@@ -257,7 +277,6 @@ SharedConsumer::Claim SharedConsumer::claim_again(const Candidate& candidate,
   const Claim claim = candidate.index == in_window ? claim_in_window(candidate, lease, out)
                                                    : claim_in_table(candidate, lease, out);
   if (claim != Claim::claimed) return claim;
-  note_redelivery(before);
   out.hand_outs = static_cast<std::uint16_t>(lease.hand_outs);
   out.failures = static_cast<std::uint8_t>(lease.failures);
   held_.add(candidate.seq, lease.hand_outs);
@@ -340,35 +359,32 @@ SharedConsumer::Claim SharedConsumer::claim_in_table(const Candidate& candidate,
 
 // Out of deliveries: to the dead state, unless that is full; then it is handed out on.
 bool SharedConsumer::bury(const Candidate& candidate, Lease lease) noexcept {
-  if (!dead_has_room() && lease.hand_outs != 0xffff) return false;
+  const std::uint64_t bytes =
+      candidate.index == in_window
+          ? group_.bytes_of_message(candidate.seq)
+          : group_.bytes_at(group_.table().place(candidate.index), candidate.seq);
+  if (!group_.dead_has_room(bytes) && lease.hand_outs != 0xffff) return false;
   lease.state = LeaseState::dead;
   lease.owner = 0;
   lease.deadline = 0;
   // [L6] seq_cst: from exactly what was found.
-  const bool buried =
-      candidate.index == in_window
-          ? sync::compare_and_swap(group_.window(candidate.seq),
-                                   {candidate.seq, candidate.lease_word},
-                                   {candidate.seq, shm::pack(lease)})
-          : group_.table().change(candidate.index, {candidate.seq, candidate.lease_word}, lease);
-  if (buried) count_dead();
+  if (replace(candidate.index, {candidate.seq, candidate.lease_word}, lease)) {
+    group_.count_dead(bytes, 1);
+  }
   return true;
 }
 
 // --- Figures -----------------------------------------------------------------------------------
 
-std::optional<std::uint64_t> SharedConsumer::due_in_ns() const noexcept {
+std::uint64_t SharedConsumer::due_in_ns() const noexcept {
   const std::uint64_t hint = sync::load_acquire(entry_.next_due_tick);
   const std::uint64_t now = base::coarse_tick_64();
-  if (hint <= now) return 0;
-  const std::uint64_t ticks = hint - now;
-  if (ticks > second_ticks) return std::nullopt;
-  return ticks << base::tick_shift;
+  return wants_look(hint, now) ? 0 : (hint - now) << base::tick_shift;
 }
 
 bool SharedConsumer::may_have_some() const noexcept {
-  if (base::coarse_tick_64() >= sync::load_acquire(entry_.next_due_tick)) return true;
-  const std::uint64_t next = std::max(sync::load_acquire(entry_.next_hint), group_.floor());
+  if (wants_look(sync::load_acquire(entry_.next_due_tick), base::coarse_tick_64())) return true;
+  const std::uint64_t next = group_.first_unclaimed(sync::load_acquire(entry_.next_hint));
   return sync::load_acquire(slot_of(next).low) == next;
 }
 

@@ -53,7 +53,8 @@ class SharedConsumer : public Reader {
   /// pinned, and nothing due again. False: nothing happened, and fetch finds out why.
   [[gnu::always_inline]] bool fetch_next(HandOut& out) noexcept {
     const std::uint64_t seq = next_;
-    if (SHMQ_UNLIKELY(due_begin_ != due_end_ || now_ >= sync::load_relaxed(entry_.next_due_tick) ||
+    if (SHMQ_UNLIKELY(due_begin_ != due_end_ ||
+                      wants_look(sync::load_relaxed(entry_.next_due_tick), now_) ||
                       pins_.current() == Pins::none || seq - floor_seen_ >= window_entries_ ||
                       held_.room() == 0)) {
       return false;
@@ -92,10 +93,11 @@ class SharedConsumer : public Reader {
   }
   /// Settles every own lease up to and including `seq`; false if one of them was lost.
   bool ack_through(std::uint64_t seq) noexcept;
-  bool give_back(std::uint64_t seq, std::uint32_t token, std::uint64_t delay_ns,
-                 bool failed) noexcept;
+  /// `record_bytes`: how long the record is, in case that it becomes dead.
+  bool give_back(std::uint64_t seq, std::uint32_t token, std::uint64_t delay_ns, bool failed,
+                 std::uint64_t record_bytes) noexcept;
   /// To the dead state; while that is full, settled and counted.
-  bool reject(std::uint64_t seq, std::uint32_t token) noexcept;
+  bool reject(std::uint64_t seq, std::uint32_t token, std::uint64_t record_bytes) noexcept;
   /// `lease_ns` from now, at most an hour; 0: the group's.
   bool extend(std::uint64_t seq, std::uint32_t token, std::uint64_t lease_ns) noexcept;
 
@@ -104,8 +106,8 @@ class SharedConsumer : public Reader {
   /// Gives back whatever is held.
   void resign() noexcept;
 
-  /// Nanoseconds until it is worth looking for what is due again; nullopt: not within a second.
-  [[nodiscard]] std::optional<std::uint64_t> due_in_ns() const noexcept;
+  /// Nanoseconds until it is worth looking for what is due again; at most a few seconds.
+  [[nodiscard]] std::uint64_t due_in_ns() const noexcept;
   /// Cheap look from any thread: could fetch give something? May err towards yes.
   [[nodiscard]] bool may_have_some() const noexcept;
 
@@ -157,24 +159,17 @@ class SharedConsumer : public Reader {
   Claim claim_in_window(const Candidate& candidate, shm::Lease lease, HandOut& out) noexcept;
   Claim claim_in_table(const Candidate& candidate, shm::Lease lease, HandOut& out) noexcept;
   bool bury(const Candidate& candidate, shm::Lease lease) noexcept;
-  void note_redelivery(const shm::Lease& before) noexcept;
   Claim keep(const RecordView& record, std::uint64_t seq, bool keeps_pin, HandOut& out) noexcept;
   bool fetch_due(HandOut* out, std::size_t capacity, std::size_t& count, Fetch& verdict) noexcept;
   void look_for_due() noexcept;
-  void consider(std::uint64_t seq, std::uint64_t lease_word, std::uint32_t index,
+  void consider(sync::Word16 seen, std::uint32_t index, const TickTime& time,
                 std::uint64_t& earliest) noexcept;
+  bool replace(std::uint32_t index, sync::Word16 seen, const shm::Lease& lease) noexcept;
   bool set_own(std::uint64_t seq, std::uint32_t token, const shm::Lease& to) noexcept;
   template <typename Change>
   bool change_own(std::uint64_t seq, std::uint32_t token, Change change) noexcept;
   void put_back(std::uint64_t seq, std::uint32_t token) noexcept;
   bool make_window_room() noexcept;
-  [[nodiscard]] bool dead_has_room() const noexcept {
-    return sync::load_relaxed(entry_.dead_messages) < dead_limit_;
-  }
-  void count_dead() noexcept {
-    sync::fetch_add(entry_.dead_messages, 1);
-    sync::fetch_add(entry_.dead_lettered_total, 1);
-  }
   [[nodiscard]] bool is_exhausted(const shm::Lease& lease) const noexcept {
     return lease.failures + lease.deaths >= delivery_limit_;
   }
@@ -188,7 +183,6 @@ class SharedConsumer : public Reader {
   const std::uint64_t window_entries_;
   const std::uint32_t lease_ticks_;
   const std::uint32_t delivery_limit_;
-  const std::uint32_t dead_limit_;
   const std::uint64_t fresh_lease_base_;
 
   std::uint64_t now_ = 0;         // ticks

@@ -17,7 +17,57 @@ namespace {
 
 constexpr int attempts_max = 64;  // of a CAS that others' progress makes fail
 
+// Never below 0: what was killed while counting is missing.
+void add_clamped(std::uint64_t& figure, std::uint64_t amount, int sign) noexcept {
+  for (int attempt = 0; attempt < attempts_max; ++attempt) {
+    const std::uint64_t seen = sync::load_relaxed(figure);
+    const std::uint64_t left = seen > amount ? seen - amount : 0;
+    if (sync::compare_and_swap(figure, seen, sign > 0 ? seen + amount : left)) return;
+  }
+}
+
 }  // namespace
+
+bool SharedGroup::dead_has_room(std::uint64_t bytes) const noexcept {
+  if (sync::load_relaxed(group_.dead_messages) >= table_.size() / 4) return false;
+  std::uint64_t sum = bytes;
+  for (std::uint32_t i = 0; i < segment_.limits().max_groups; ++i) {
+    const shm::Group& each = segment_.group(i);
+    if (is_active_shared(sync::load_acquire(each.word))) sum += sync::load_relaxed(each.dead_bytes);
+  }
+  return sum <= segment_.limits().arena_bytes / 4;
+}
+
+void SharedGroup::count_dead(std::uint64_t bytes, int sign) noexcept {
+  add_clamped(group_.dead_messages, 1, sign);
+  add_clamped(group_.dead_bytes, bytes, sign);
+  if (sign > 0) sync::fetch_add(group_.dead_lettered_total, 1);
+}
+
+std::uint64_t SharedGroup::bytes_held_by(std::uint64_t record_bytes) const noexcept {
+  const std::uint64_t chunk_bytes = segment_.limits().chunk_bytes;
+  if (record_bytes <= chunk_bytes / 4) return record_bytes;
+  return (record_bytes + chunk_bytes - 1) / chunk_bytes * chunk_bytes;
+}
+
+std::uint64_t SharedGroup::first_unclaimed(std::uint64_t from) const noexcept {
+  const std::uint64_t floor = this->floor();
+  std::uint64_t seq = from - floor <= window_entries_ ? from : floor;  // else damaged, or behind
+  while (seq != floor + window_entries_ && sync::load_acquire(window(seq).low) == seq) ++seq;
+  return seq;
+}
+
+std::uint64_t SharedGroup::reachable_floor() const noexcept {
+  const std::uint64_t floor = this->floor();
+  if (table_.in_use() < table_.size()) return first_unclaimed(floor);
+  std::uint64_t seq = floor;
+  for (; seq != floor + window_entries_; ++seq) {
+    const sync::Word16 seen = sync::read_halves(window(seq));
+    const auto state = static_cast<LeaseState>(seen.high >> 61);
+    if (seen.low != seq || (state != LeaseState::settled && state != LeaseState::moved)) break;
+  }
+  return seq;
+}
 
 std::uint64_t SharedGroup::advance_floor() noexcept {
   const sync::Word16 progress = sync::read_halves(group_.progress);
@@ -84,14 +134,14 @@ bool SharedGroup::something_is_settled_behind(std::uint64_t seq) const noexcept 
 }
 
 std::uint64_t SharedGroup::clear_floor(std::uint32_t evictor, Patience patience) noexcept {
-  const std::uint32_t now = base::coarse_tick();
+  const TickTime time = time_of_group(group_, base::coarse_tick_64());
   std::uint64_t floor = advance_floor();
   for (std::uint64_t step = 0; step < window_entries_; ++step) {
     const sync::Word16 seen = sync::read_halves(window(floor));
     if (seen.low == floor) {
       const Lease lease = shm::unpack_lease(seen.high);
       const bool slow = lease.state == LeaseState::dead ||
-                        (lease.state == LeaseState::ready && due_in_ticks(lease, now) > 0);
+                        (lease.state == LeaseState::ready && due_in_ticks(lease, time) > 0);
       if (!slow && patience == Patience::some && !something_is_settled_behind(floor)) return floor;
     }
     switch (evict(floor, evictor)) {
@@ -133,9 +183,7 @@ std::uint64_t SharedGroup::drop_below(std::uint64_t target, std::uint32_t evicto
         // [D2] seq_cst: settled before the floor moves over it, so that nobody claims it after.
         if (sync::compare_and_swap(window(seq), seen, {seq, 0})) {
           ++dropped;
-          if (claimed && state == LeaseState::dead) {
-            sync::fetch_add(group_.dead_messages, ~std::uint64_t{0});
-          }
+          if (claimed && state == LeaseState::dead) count_dead(bytes_of_message(seq), -1);
           break;
         }
       }
@@ -149,6 +197,19 @@ std::uint64_t SharedGroup::drop_below(std::uint64_t target, std::uint32_t evicto
   return dropped;
 }
 
+// For the figures; the record may be gone already.
+std::uint64_t SharedGroup::bytes_at(std::uint64_t place, std::uint64_t seq) const noexcept {
+  RecordView record;
+  const std::uint64_t offset = (place & shm::ref_mask) << shm::ref_unit_shift;
+  return view_record(segment_.arena(), segment_.limits().arena_bytes, offset, seq, record)
+             ? bytes_held_by(record.end - record.offset)
+             : 0;
+}
+std::uint64_t SharedGroup::bytes_of_message(std::uint64_t seq) const noexcept {
+  const std::uint64_t slots = segment_.limits().slots;
+  return bytes_at(sync::load_acquire(segment_.slots()[seq & (slots - 1)].high), seq);
+}
+
 std::uint64_t SharedGroup::drop_stragglers() noexcept {
   if (!table_.any()) return 0;
   std::uint64_t dropped = 0;
@@ -158,9 +219,10 @@ std::uint64_t SharedGroup::drop_stragglers() noexcept {
     const auto state = static_cast<LeaseState>(seen.high >> 61);
     // At or above the floor the window still points here: a free entry would be a lost message.
     if (seen.low >= floor || (state != LeaseState::ready && state != LeaseState::dead)) continue;
+    const std::uint64_t bytes = bytes_at(table_.place(index), seen.low);
     if (!table_.change(index, seen, Lease{})) continue;
     ++dropped;
-    if (state == LeaseState::dead) sync::fetch_add(group_.dead_messages, ~std::uint64_t{0});
+    if (state == LeaseState::dead) count_dead(bytes, -1);
   }
   return dropped;
 }
@@ -192,7 +254,7 @@ void SharedGroup::reclaim(std::uint32_t number, std::uint64_t dead_word) noexcep
     return lease;
   };
   std::uint64_t redelivered = 0;
-  announce_due(0);
+  announce_due_now();
   // The window first, then the table: a lease moves in that direction only.
   for (std::uint64_t i = 0; i < window_entries_; ++i) {
     for (int attempt = 0; attempt < attempts_max; ++attempt) {
@@ -226,7 +288,7 @@ void SharedGroup::reclaim(std::uint32_t number, std::uint64_t dead_word) noexcep
     }
   }
   sync::fetch_add(group_.redelivered_death_total, redelivered);
-  announce_due(0);
+  announce_due_now();
 }
 
 namespace {

@@ -6,53 +6,23 @@
 // Invariants:
 //  1. All seqs below the floor are settled, or live in the straggler table.
 //  2. A seq's window entry says {seq - window entries, settled or moved} until it is claimed the
-//  first
-//     time [L1]; it is claimed only below floor + window entries.
+//     first time [L1]; it is claimed only below floor + window entries.
 //  3. Who is not a consumer of the group visits it first (GroupVisit), so that its entry is not
-//  used
-//     for another group meanwhile.
-//  4. next_due_tick is never far behind the truth: lowered before and looked at again after
-//  whatever
-//     makes a message due, and set at most a second ahead by who looks (see SharedConsumer).
+//     used for another group meanwhile.
+//  4. next_due_tick is never far behind the truth: lowered to the moment at which a message becomes
+//     due before the CAS that makes it so and again after, and set at most a second ahead by who
+//     looks (see SharedConsumer).
 // Progress: lock-free; a failed CAS means that somebody else settled, claimed, evicted or dropped.
 #pragma once
 
 #include <cstdint>
 
 #include "base/clock.hpp"
+#include "queue/deadlines.hpp"
 #include "queue/stragglers.hpp"
 #include "shm/segment.hpp"
 
 namespace shmq::queue {
-
-// A deadline of 0 says "at once" for a ready entry and "never" for a leased one; ticks avoid it.
-constexpr std::uint32_t deadline_at(std::uint64_t tick) noexcept {
-  const std::uint32_t deadline = static_cast<std::uint32_t>(tick) & base::tick_mask;
-  return deadline == 0 ? 1 : deadline;
-}
-/// A lease is at most an hour long, by extension, too.
-inline constexpr std::uint64_t longest_lease_ns = 3'600'000'000'000ULL;
-inline constexpr std::uint32_t longest_lease_ticks = base::ticks_of(longest_lease_ns) + 1;
-/// 22 bits of ticks hold 19.5 hours, half of them ahead.
-inline constexpr std::uint64_t longest_delay_ns = 8 * longest_lease_ns;
-
-/// Ticks until the entry may be handed out again: 0 now, ~0 not by time.
-constexpr std::uint32_t due_in_ticks(const shm::Lease& lease, std::uint32_t now) noexcept {
-  std::uint32_t span = 0;
-  switch (lease.state) {
-    case shm::LeaseState::ready:
-      if (lease.deadline == 0) return 0;
-      span = base::tick_mask / 2;
-      break;
-    case shm::LeaseState::leased:
-      if (lease.deadline == 0) return ~0U;
-      span = longest_lease_ticks;
-      break;
-    default: return ~0U;
-  }
-  return base::tick_is_past(lease.deadline, now, span) ? 0
-                                                       : (lease.deadline - now) & base::tick_mask;
-}
 
 class SharedGroup {
  public:
@@ -73,6 +43,10 @@ class SharedGroup {
     return sync::load_acquire(group_.progress.low);  // pairs with F1: what is below is settled
   }
 
+  /// The lowest seq from `from` on that nobody was handed yet, within the window; only a look.
+  [[nodiscard]] std::uint64_t first_unclaimed(std::uint64_t from) const noexcept;
+  /// Where the floor can be moved to, by evictions if the table has room; only a look.
+  [[nodiscard]] std::uint64_t reachable_floor() const noexcept;
   /// Moves the floor over what is settled or moved; gives it.
   std::uint64_t advance_floor() noexcept;
 
@@ -101,6 +75,19 @@ class SharedGroup {
 
   /// From now on something may be due at `tick`: before and after what makes it so.
   void announce_due(std::uint64_t tick) noexcept;
+  void announce_due_now() noexcept { announce_due(base::coarse_tick_64()); }
+
+  /// May another message become dead that holds this many bytes of the arena? All groups' dead
+  /// together hold at most a quarter of it, and this group's a quarter of its straggler table.
+  [[nodiscard]] bool dead_has_room(std::uint64_t bytes) const noexcept;
+  /// What the record at this place of the arena, or of this message, holds; 0 if it is gone.
+  [[nodiscard]] std::uint64_t bytes_at(std::uint64_t place, std::uint64_t seq) const noexcept;
+  [[nodiscard]] std::uint64_t bytes_of_message(std::uint64_t seq) const noexcept;
+  /// Counts what became dead, or, with `sign` -1, what was dropped of it.
+  void count_dead(std::uint64_t bytes, int sign) noexcept;
+  /// What a record of this length keeps from being used: a large one cannot be moved out of its
+  /// chunk.
+  [[nodiscard]] std::uint64_t bytes_held_by(std::uint64_t record_bytes) const noexcept;
 
   /// Everything that participant `number`, whose entry says `dead_word`, held or reserved becomes
   /// ready or is undone. Idempotent.

@@ -24,7 +24,11 @@ bool SharedConsumer::change_own(std::uint64_t seq, std::uint32_t token, Change c
   for (int attempt = 0; attempt < 1024; ++attempt) {
     const sync::Word16 seen = sync::read_halves(group_.window(seq));
     if (seen.low == seq && static_cast<LeaseState>(seen.high >> 61) != LeaseState::moved) {
-      if (!is_ours(seen.high)) return false;
+      if (!is_ours(seen.high)) {
+        // Two loads are not one: the other half may be of the next message in this entry.
+        if (sync::load_acquire(group_.window(seq).low) == seq) return false;
+        continue;
+      }
       // [L3], [L4] seq_cst: from exactly our lease.
       if (sync::compare_and_swap(group_.window(seq), seen,
                                  {seq, shm::pack(change(shm::unpack_lease(seen.high)))})) {
@@ -41,7 +45,7 @@ bool SharedConsumer::change_own(std::uint64_t seq, std::uint32_t token, Change c
     }
     if (!index) return false;
     const sync::Word16 straggler = table.read(*index);
-    if (straggler.low != seq || !is_ours(straggler.high)) return false;
+    if (straggler.low != seq || !is_ours(straggler.high)) return false;  // nobody else frees ours
     // [T5] seq_cst: the same, in the table.
     if (table.change(*index, straggler, change(shm::unpack_lease(straggler.high)))) return true;
   }
@@ -57,19 +61,20 @@ bool SharedConsumer::set_own(std::uint64_t seq, std::uint32_t token, const Lease
 bool SharedConsumer::is_lost(std::uint64_t seq, std::uint32_t token) const noexcept {
   const sync::Word16 seen = sync::read_halves(group_.window(seq));
   return seen.low == seq && static_cast<LeaseState>(seen.high >> 61) != LeaseState::moved &&
-         (seen.high >> 32) != shm::holder_bits(self_, token);
+         (seen.high >> 32) != shm::holder_bits(self_, token) &&
+         sync::load_acquire(group_.window(seq).low) == seq;  // else the halves are of two messages
 }
 
 // Claimed, but it could not be handed out.
 void SharedConsumer::put_back(std::uint64_t seq, std::uint32_t token) noexcept {
-  group_.announce_due(0);
+  group_.announce_due_now();
   (void)change_own(seq, token, [](Lease lease) {
     lease.state = LeaseState::ready;
     lease.owner = 0;
     lease.deadline = 0;
     return lease;
   });
-  group_.announce_due(0);
+  group_.announce_due_now();
 }
 
 bool SharedConsumer::ack_through(std::uint64_t seq) noexcept {
@@ -84,19 +89,20 @@ bool SharedConsumer::ack_through(std::uint64_t seq) noexcept {
 // What is due again is announced before and after it becomes so: whoever raised the hint in between
 // looked too early.
 bool SharedConsumer::give_back(std::uint64_t seq, std::uint32_t token, std::uint64_t delay_ns,
-                               bool failed) noexcept {
+                               bool failed, std::uint64_t record_bytes) noexcept {
   if (is_lost(seq, token)) {
     held_.remove(seq, token);
     return false;
   }
-  const std::uint64_t due =
-      delay_ns == 0 ? 0
-                    : base::coarse_tick_64() + base::ticks_of(std::min(delay_ns, longest_delay_ns));
+  // Rounded up by a tick, so that no delay is cut short.
+  std::uint64_t due = base::coarse_tick_64();
+  if (delay_ns != 0) due += base::ticks_of(std::min(delay_ns, longest_delay_ns)) + 1;
+  const std::uint64_t bytes = group_.bytes_held_by(record_bytes);
   group_.announce_due(due);
   bool buried = false;
   const bool done = change_own(seq, token, [&](Lease lease) {
     if (failed) lease.failures = std::min(lease.failures + 1, 63U);
-    buried = failed && is_exhausted(lease) && dead_has_room();
+    buried = failed && is_exhausted(lease) && group_.dead_has_room(bytes);
     lease.state = buried ? LeaseState::dead : LeaseState::ready;
     lease.owner = 0;
     lease.deadline = buried || delay_ns == 0 ? 0 : deadline_at(due);
@@ -106,7 +112,7 @@ bool SharedConsumer::give_back(std::uint64_t seq, std::uint32_t token, std::uint
   if (!done) return false;
   SHMQ_CRASH_POINT("give_back.done");
   if (buried) {
-    count_dead();
+    group_.count_dead(bytes, 1);
   } else {
     group_.announce_due(due);
     sync::fetch_add(failed ? entry_.redelivered_nack_total : entry_.redelivered_release_total, 1);
@@ -116,8 +122,10 @@ bool SharedConsumer::give_back(std::uint64_t seq, std::uint32_t token, std::uint
   return true;
 }
 
-bool SharedConsumer::reject(std::uint64_t seq, std::uint32_t token) noexcept {
-  const bool room = dead_has_room();
+bool SharedConsumer::reject(std::uint64_t seq, std::uint32_t token,
+                            std::uint64_t record_bytes) noexcept {
+  const std::uint64_t bytes = group_.bytes_held_by(record_bytes);
+  const bool room = group_.dead_has_room(bytes);
   const bool done = change_own(seq, token, [&](Lease lease) {
     if (!room) return Lease{};
     lease.state = LeaseState::dead;
@@ -128,7 +136,7 @@ bool SharedConsumer::reject(std::uint64_t seq, std::uint32_t token) noexcept {
   held_.remove(seq, token);
   if (!done) return false;
   if (room) {
-    count_dead();
+    group_.count_dead(bytes, 1);
   } else {
     sync::fetch_add(entry_.dead_lettered_total, 1);
     sync::fetch_add(entry_.discarded_total, 1);
@@ -154,7 +162,7 @@ bool SharedConsumer::extend(std::uint64_t seq, std::uint32_t token,
 
 void SharedConsumer::resign() noexcept {
   held_.for_each([&](const HeldList::Held& held) {
-    group_.announce_due(0);
+    group_.announce_due_now();
     const bool done = change_own(held.seq, held.token, [](Lease lease) {
       lease.state = LeaseState::ready;
       lease.owner = 0;
@@ -162,7 +170,7 @@ void SharedConsumer::resign() noexcept {
       return lease;
     });
     if (!done) return;
-    group_.announce_due(0);
+    group_.announce_due_now();
     sync::fetch_add(entry_.redelivered_release_total, 1);
   });
   held_.clear();

@@ -46,7 +46,7 @@ std::optional<StragglerTable::Reservation> StragglerTable::reserve(std::uint64_t
   // looks.
   __atomic_fetch_add(&group_.stragglers, 1, __ATOMIC_SEQ_CST);
   const std::uint32_t first = bucket_of(seq);
-  for (std::uint32_t probe = 0; probe < probes(); ++probe) {
+  for (std::uint32_t probe = 0; probe < count_; ++probe) {
     const std::uint32_t index = (first + probe) & (count_ - 1);
     shm::Straggler& entry = entries_[index];
     const sync::Word16 seen = sync::read_halves(entry.lease);
@@ -57,6 +57,7 @@ std::optional<StragglerTable::Reservation> StragglerTable::reserve(std::uint64_t
     reserved.deadline =
         (evictor << 9) | static_cast<std::uint32_t>(generation & short_generation_mask);
     const sync::Word16 taken{seq, shm::pack(reserved)};
+    raise_reach(probe + 1);
     // [T1] seq_cst: ours, and nobody's to claim. The free word's generation makes a CAS that was
     // prepared long ago fail.
     if (!sync::compare_and_swap(entry.lease, seen, taken)) continue;
@@ -69,6 +70,13 @@ std::optional<StragglerTable::Reservation> StragglerTable::reserve(std::uint64_t
   }
   __atomic_fetch_sub(&group_.stragglers, 1, __ATOMIC_SEQ_CST);
   return std::nullopt;
+}
+
+void StragglerTable::raise_reach(std::uint32_t reach) noexcept {
+  for (std::uint64_t seen = sync::load_relaxed(group_.straggler_reach);
+       seen < reach && !sync::compare_and_swap(group_.straggler_reach, seen, reach);
+       seen = sync::load_relaxed(group_.straggler_reach)) {
+  }
 }
 
 void StragglerTable::commit(std::uint64_t seq, std::uint64_t moved_word) noexcept {
@@ -116,7 +124,7 @@ bool StragglerTable::change(std::uint32_t index, sync::Word16 seen, const Lease&
 
 std::optional<std::uint32_t> StragglerTable::find(std::uint64_t seq) const noexcept {
   const std::uint32_t first = bucket_of(seq);
-  for (std::uint32_t probe = 0; probe < probes(); ++probe) {
+  for (std::uint32_t probe = 0; probe < reach(); ++probe) {
     const std::uint32_t index = (first + probe) & (count_ - 1);
     const sync::Word16 seen = sync::read_halves(entries_[index].lease);
     // A reserved one is some evictor's that came too late: the floor passes live ones only.

@@ -3,15 +3,15 @@
 // A shared group's straggler table: messages that are not settled but must not hold the floor up.
 //
 // An eviction: reserve an entry [T1], CAS the window entry to {moved, index, generation} [T2], make
-// the table entry live [T3]. T2 is the moment. The table is small fixed buckets, searched by seq.
+// the table entry live [T3]. T2 is the moment. The table is small fixed buckets, searched by seq; a
+// full one overflows into those behind it.
 //
 // Invariants:
 //  1. A reserved entry is nobody's to claim. It becomes live if the window names it, with its
 //     generation; else its evictor cancels it, or reclaim after the evictor's proven death.
 //  2. Who moves the floor over a moved entry makes the table entry live before.
 //  3. An entry that is not free, reserved ones included, holds its chunk back like a pin; the
-//  tables
-//     are read before the pins.
+//     tables are read before the pins.
 //  4. A seq is live in at most one place: the window, or one table entry.
 // Progress: lock-free; a failed CAS means that somebody else settled, claimed or evicted.
 #pragma once
@@ -39,7 +39,7 @@ class StragglerTable {
     std::uint64_t generation;
     sync::Word16 reserved;  // what the entry's lease holds now
   };
-  /// [T1] Takes a free entry for `seq`. nullopt: its buckets are full.
+  /// [T1] Takes a free entry for `seq`. nullopt: the table is full.
   std::optional<Reservation> reserve(std::uint64_t seq, const shm::Lease& lease, std::uint64_t ref,
                                      std::uint32_t evictor) noexcept;
   /// [T3] Makes the entry that a window entry names live, if it is not yet.
@@ -98,13 +98,19 @@ class StragglerTable {
   bool cancel_for_the_dead(std::uint32_t index, sync::Word16 seen,
                            const shm::Lease& reserved) noexcept;
   [[nodiscard]] std::uint32_t bucket_of(std::uint64_t seq) const noexcept {
-    return static_cast<std::uint32_t>((seq * 0x9e3779b97f4a7c15ULL) >> 32) & (count_ - 1) &
+    // Mixed well: regular distances between the slow ones are what there is.
+    std::uint64_t mixed = (seq ^ (seq >> 31)) * 0xbf58476d1ce4e5b9ULL;
+    mixed = (mixed ^ (mixed >> 27)) * 0x94d049bb133111ebULL;
+    return static_cast<std::uint32_t>(mixed >> 32) & (count_ - 1) &
            ~(shm::stragglers_per_bucket - 1);
   }
-  [[nodiscard]] std::uint32_t probes() const noexcept {
-    return count_ < max_probes ? count_ : max_probes;
+  /// How far from its bucket an entry may lie.
+  [[nodiscard]] std::uint32_t reach() const noexcept {
+    // acquire: raised before the entry is reserved, and so before the floor passes its seq.
+    const std::uint64_t reach = sync::load_acquire(group_.straggler_reach);
+    return reach < count_ ? static_cast<std::uint32_t>(reach) : count_;
   }
-  static constexpr std::uint32_t max_probes = 4 * shm::stragglers_per_bucket;
+  void raise_reach(std::uint32_t reach) noexcept;
 
   shm::Group& group_;
   shm::Straggler* entries_;

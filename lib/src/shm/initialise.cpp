@@ -80,11 +80,13 @@ void fill_group(Group& group, const GroupOptions& options, std::uint64_t floor) 
                                            : (std::uint64_t{generation & 0xffff} << 48) |
                                                  (floor & next_hint_seq_mask));
   sync::store_relaxed(group.returned_count, std::uint64_t{0});
-  sync::store_relaxed(group.next_due_tick, std::uint64_t{0});
+  sync::store_relaxed(group.next_due_tick, base::coarse_tick_64());
+  sync::store_relaxed(group.deadline_reference, base::coarse_tick_64());
   for (std::uint64_t* total :
        {&group.dropped_total, &group.redelivered_death_total, &group.redelivered_lease_total,
         &group.redelivered_nack_total, &group.redelivered_release_total, &group.dead_lettered_total,
-        &group.stragglers, &group.dead_messages, &group.discarded_total}) {
+        &group.stragglers, &group.dead_messages, &group.discarded_total, &group.dead_bytes,
+        &group.straggler_reach}) {
     sync::store_relaxed(*total, std::uint64_t{0});
   }
 }

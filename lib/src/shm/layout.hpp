@@ -281,7 +281,10 @@ struct Group {
   // Shared groups: tick (64 bits) from which on it is worth looking for what is due again. Lowered
   // before the CAS that makes something due earlier, raised by who looks. w, r: consumers, reclaim.
   std::uint64_t next_due_tick;
-  std::uint64_t reserved3;
+  // Tick (64 bits) at which no unsettled deadline was past that a look did not see. Says which
+  // moment the 22 bits of a deadline mean. w: who completes a look (shared), the owner when it
+  // gives back with a delay (exclusive); r: who reads deadlines.
+  std::uint64_t deadline_reference;
   std::uint64_t reserved1[10];
   // Totals. w: whoever causes it, by relaxed add, off the fast path; r: stat.
   alignas(128) std::uint64_t dropped_total;
@@ -293,7 +296,11 @@ struct Group {
   std::uint64_t stragglers;  // entries of the table in use; too high, never too low, after a kill
   std::uint64_t dead_messages;    // in the dead state now; off by what was killed while counting
   std::uint64_t discarded_total;  // rejected and settled: nowhere to keep it
-  std::uint64_t reserved2[7];
+  std::uint64_t dead_bytes;       // of the arena, that dead_messages hold
+  // An entry of the straggler table lies at most so far behind its bucket. w: evictors, before they
+  // reserve, by CAS-max; r: who looks for an entry by seq.
+  std::uint64_t straggler_reach;
+  std::uint64_t reserved2[5];
 };
 static_assert(sizeof(Group) == 384 && offsetof(Group, progress) == 128);
 
