@@ -18,7 +18,6 @@ constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
 constexpr std::uint32_t quick_looks = 16;
 constexpr std::uint32_t latency_looks = 256;  // about 150 ns: a round trip
-constexpr std::uint32_t pin_bits = 8;  // of Delivery::pin_; the rest: bytes from record to payload
 
 std::chrono::nanoseconds back_off_of(std::uint32_t failures) noexcept {
   return std::min<std::chrono::nanoseconds>(100ms * (1U << std::min(failures, 8U)), 30s);
@@ -54,21 +53,30 @@ ConsumerCore::~ConsumerCore() { close(); }
   delivery.pin_ = hand_out.pin | (hand_out.head_bytes << pin_bits);
 }
 
-// Lets go of what the caller's array held before. Most of it is settled.
+// Lets go of what the caller's array held before, within a call. Most of it is settled and lies in
+// one chunk: for such a row the pin's count is lowered once.
 void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
-  const std::uint32_t token = exclusive_.token();
-  for (Delivery& delivery : deliveries) {
-    if (delivery.core_ == nullptr) continue;
-    if (SHMQ_LIKELY(delivery.core_ == this && usable() &&
-                    (delivery.settled_ || delivery.token_ != token ||
-                     exclusive_.is_below_floor(delivery.seq_.value)))) {
-      exclusive_.pins().drop_delivery(delivery.pin_ & ((1U << pin_bits) - 1));
-    } else {
-      delivery.core_->drop(delivery);
+  const auto end = deliveries.end();
+  for (auto each = deliveries.begin(); each != end;) {
+    if (each->core_ == nullptr) {
+      ++each;
+      continue;
     }
-    delivery.core_ = nullptr;
-    delivery.payload_ = nullptr;
-    delivery.payload_bytes_ = 0;
+    const std::uint32_t pin = pin_of(*each);
+    const auto row = each;
+    for (; each != end && each->core_ == this && pin_of(*each) == pin && is_over(*each); ++each) {
+      forget(*each);
+    }
+    if (SHMQ_LIKELY(each != row)) {
+      exclusive_.pins().drop_deliveries(pin, static_cast<std::uint32_t>(each - row));
+      continue;
+    }
+    if (each->core_ == this) {
+      let_go(*each);
+    } else {
+      each->core_->drop(*each);  // of another consumer
+    }
+    forget(*each++);
   }
 }
 
@@ -168,7 +176,6 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
 
 std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::nanoseconds timeout,
                                   const std::stop_token& stop, Errc& code) noexcept {
-  clear(deliveries);
   const sync::CallScope scope{gate_};
   code = Errc::ok;
   if (SHMQ_UNLIKELY(!scope)) {
@@ -179,6 +186,7 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
     code = Errc::forked;
     return 0;
   }
+  clear(deliveries);
   if (deliveries.empty()) {
     code = Errc::invalid_argument;
     return 0;
@@ -264,13 +272,18 @@ Settlement ConsumerCore::extend(const Delivery& delivery, std::chrono::nanosecon
   return Settlement::settled;
 }
 
-[[gnu::always_inline]] inline void ConsumerCore::drop(Delivery& delivery) noexcept {
-  if (SHMQ_UNLIKELY(!usable())) return;
-  if (!delivery.settled_ && delivery.token_ == exclusive_.token() &&
-      !exclusive_.is_below_floor(delivery.seq_.value)) {
-    (void)give_back(delivery, back_off_of(delivery.failures_), true);
+void ConsumerCore::drop(Delivery& delivery) noexcept {
+  const sync::CallScope scope{gate_};  // close() may come from another thread
+  if (SHMQ_LIKELY(scope && !participation_.in_forked_child())) let_go(delivery);
+}
+
+void ConsumerCore::let_go(const Delivery& delivery) noexcept {
+  if (!is_over(delivery)) {
+    const std::chrono::nanoseconds delay = back_off_of(delivery.failures_);
+    exclusive_.give_back(delivery.seq_.value, delivery.token_,
+                         static_cast<std::uint64_t>(delay.count()), true);
   }
-  exclusive_.pins().drop_delivery(delivery.pin_ & ((1U << pin_bits) - 1));
+  exclusive_.pins().drop_delivery(pin_of(delivery));
 }
 
 // --- Ending ------------------------------------------------------------------------------------

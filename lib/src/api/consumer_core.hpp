@@ -16,6 +16,9 @@ namespace shmq::detail {
 
 class ReadinessSource;
 
+// Delivery::pin_: the pin, and above it the bytes from the record to the payload.
+inline constexpr std::uint32_t pin_bits = 8;
+
 class ConsumerCore {
  public:
   ConsumerCore(std::shared_ptr<shm::Segment> segment, queue::Participation participation,
@@ -39,12 +42,23 @@ class ConsumerCore {
   void close() noexcept;
 
  private:
-  [[nodiscard]] bool usable() const noexcept {
-    return !gate_.closing() && !participation_.in_forked_child();
-  }
   void fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept;
   void note_received(std::uint64_t messages, std::uint64_t bytes) noexcept;
+  /// Nothing is left to settle: settled, or the lease is lost.
+  [[nodiscard]] bool is_over(const Delivery& delivery) const noexcept {
+    return exclusive_.is_below_floor(delivery.seq_.value) || delivery.settled_ ||
+           delivery.token_ != exclusive_.token();
+  }
+  static std::uint32_t pin_of(const Delivery& delivery) noexcept {
+    return delivery.pin_ & ((1U << pin_bits) - 1);
+  }
+  static void forget(Delivery& delivery) noexcept {
+    delivery.core_ = nullptr;
+    delivery.payload_ = nullptr;
+    delivery.payload_bytes_ = 0;
+  }
   void clear(std::span<Delivery> deliveries) noexcept;
+  void let_go(const Delivery& delivery) noexcept;
   bool receive_next(Delivery& delivery) noexcept;
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
