@@ -85,6 +85,7 @@ class ProducerChunks {
   void seal(OwnedChunk& chunk) noexcept;
   void judge() noexcept;
   bool acquire_single(bool outside, std::uint32_t& first) noexcept;
+  void gather_run(std::uint32_t count) noexcept;
   [[nodiscard]] bool pinned(std::uint32_t index) const noexcept {
     return ((pinned_[index / 64] >> (index % 64)) & 1) != 0;
   }
