@@ -271,7 +271,7 @@ std::uint64_t drop_below(const shm::Segment& segment, std::uint64_t floor) noexc
       // [D1] seq_cst, pairs with the ack's CAS: the owner stays, and finds out by its next CAS.
       if (!sync::compare_and_swap(group.progress, seen, {floor, seen.high})) continue;
       sync::fetch_add(group.dropped_total, lost);
-      dropped += lost;
+      dropped = std::max(dropped, lost);  // each message once, however many groups lost it
       break;
     }
   }

@@ -37,7 +37,7 @@ Result<void> remove_group(const shm::Segment& segment, std::string_view name);
 void heal_administration(const shm::Segment& segment) noexcept;
 
 /// Moves the floors of all groups to `floor`, as far as they lie below, and then head. Gives the
-/// number of messages that some group had not settled, summed over the groups; counts them.
+/// number of messages that some group had not settled; counts them, each once, and per group.
 std::uint64_t drop_below(const shm::Segment& segment, std::uint64_t floor) noexcept;
 
 /// The name in a group entry, from a private copy.
