@@ -177,7 +177,13 @@ for offset in 0 3; do
   printf '\xee\x7e' | dd of="$(segment other)" bs=1 seek=$offset conv=notrunc status=none
   refuses_file other "magic at $offset" 1
 done
+# A state that is neither active nor removed: damaged, and not taken for removed. It stands 4 bytes
+# behind message_event, in the page behind the header.
 rm -f "$(segment other)"
+cp "$(segment q)" "$work/good"
+printf '\xee\x7e' | dd of="$(segment q)" bs=1 seek=$((4096 + 384 + 4)) conv=notrunc status=none
+refused "a damaged state" 1 "'q'.*state" ctl queue info q
+cp "$work/good" "$(segment q)"
 unchanged "files that are no queue"
 
 # --- other users, a small /dev/shm ---------------------------------------------------------------
@@ -212,7 +218,7 @@ if [[ $(id -u) -eq 0 ]] && as_nobody true 2>/dev/null; then
       '$shmqctl' queue create big; code=\$?; ls /dev/shm | wc -l; exit \$code" \
       >"$work/out" 2>"$work/err" </dev/null
     equals "/dev/shm too small: exit" 1 $?
-    one_line "/dev/shm too small" "/dev/shm|not_enough|room|space|memory"
+    one_line "/dev/shm too small" "/dev/shm has no room for .*1 MiB in all"
     equals "/dev/shm too small: nothing is left there" 0 "$(cat "$work/out")"
   else
     skip "a small /dev/shm (no mount namespace)"

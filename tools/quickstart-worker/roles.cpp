@@ -97,7 +97,10 @@ int publish(const std::string& file) {
   unsigned long long lines = 0;
   const auto start = std::chrono::steady_clock::now();
   while (std::getline(input, line)) {
-    if (const auto result = producer->publish(line); !result) return complain(result.error());
+    if (const auto result = producer->publish(line); !result) {
+      return complain("line " + std::to_string(lines + 1) + ", " + std::to_string(line.size()) +
+                      " bytes: " + result.error().message());
+    }
     newline_at_end = !input.eof();
     ++lines;
   }

@@ -172,7 +172,7 @@ int run_check(Runner& runner, const Contenders& contenders) {
   const std::uint64_t start = now_ns();
   const auto elapsed_s = [&] { return static_cast<double>(now_ns() - start) / 1e9; };
   for (std::uint64_t round = 0;
-       elapsed_s() < 15 || (elapsed_s() < 75 && fewest() < 4 * near_needed); ++round) {
+       elapsed_s() < 15 || (elapsed_s() < 50 && fewest() < 4 * near_needed); ++round) {
     runner.run_round(all, round);
   }
   bool passed = true;

@@ -3,6 +3,7 @@
 
 #include <sched.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +24,13 @@ void pin_to(std::size_t cpu) {
   if (sched_setaffinity(0, sizeof(set), &set) != 0) {
     std::fprintf(stderr, "shmq-bench: cannot pin to CPU %zu; the figures may be worthless\n", cpu);
   }
+}
+
+// How often something else took the CPU from this process.
+std::uint64_t count_preemptions() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<std::uint64_t>(usage.ru_nivcsw);
 }
 
 // The child failed, a run hangs, or somebody ended us: nothing may be left behind.
@@ -51,6 +59,7 @@ struct Runner::Shared {
   Mode mode;  // 0: end
   std::uint64_t bytes, count;
   alignas(128) std::atomic<std::uint64_t> done;
+  std::uint64_t child_preemptions;  // during the run that is done
 };
 
 Runner::Runner(Contenders& contenders, bool pin)
@@ -83,11 +92,13 @@ void Runner::child_loop() {
     // _exit: destructors would remove what the parent still uses.
     if (shared_->mode == Mode{}) _exit(0);
     Contender& contender = *contenders_[shared_->contender];
+    const std::uint64_t preemptions = count_preemptions();
     if (shared_->mode == Mode::throughput) {
       contender.send_all(shared_->count, shared_->bytes);
     } else {
       contender.pong(shared_->count, shared_->bytes);
     }
+    shared_->child_preemptions = count_preemptions() - preemptions;
     shared_->done.store(epoch, std::memory_order_release);
   }
 }
@@ -99,6 +110,7 @@ std::uint64_t Runner::run(std::uint32_t contender, Mode mode, std::size_t bytes,
   shared_->mode = mode;
   shared_->bytes = bytes;
   shared_->count = count;
+  const std::uint64_t preemptions = count_preemptions();
   const std::uint64_t start = now_ns();
   shared_->epoch.store(++epoch_, std::memory_order_release);
   if (mode == Mode::throughput) {
@@ -108,6 +120,7 @@ std::uint64_t Runner::run(std::uint32_t contender, Mode mode, std::size_t bytes,
   }
   const std::uint64_t taken = now_ns() - start;
   while (shared_->done.load(std::memory_order_acquire) != epoch_) cpu_pause();
+  undisturbed_ = count_preemptions() == preemptions && shared_->child_preemptions == 0;
   alarm(0);
   return taken;
 }
@@ -137,10 +150,11 @@ void Runner::run_round(std::vector<Series>& all, std::uint64_t round) {
     const double wanted_ns = series.mode == Mode::throughput ? 25e6 : 5e6;
     const std::uint64_t taken = std::max<std::uint64_t>(
         run(index_of(series.contender), series.mode, series.bytes, series.count), 1);
+    const bool undisturbed = undisturbed_;
     const double after = probe();
     const double each_ns = static_cast<double>(taken) / static_cast<double>(series.count);
     if (series.warm) {
-      series.samples.push_back({round, classify(before, after),
+      series.samples.push_back({round, undisturbed ? classify(before, after) : Distance::mixed,
                                 series.mode == Mode::throughput ? 1e3 / each_ns : each_ns});
     }
     // Runs far too short say more about the start than about the contender.

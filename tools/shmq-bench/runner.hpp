@@ -3,7 +3,8 @@
 // Runs contenders: the parent (CPU 0) receives and measures, a child (CPU 1) sends.
 //
 // Virtual CPUs move between host cores several times a second, so a run is short, stands between
-// two ping-pong probes, and belongs to a class by what they say: near, far, or mixed (not used).
+// two ping-pong probes, and belongs to a class by what they say: near, far, or mixed (not used). A
+// run in which either process lost its CPU to something else is mixed, too.
 #pragma once
 
 #include <optional>
@@ -52,6 +53,7 @@ class Runner {
   Contenders& contenders_;
   Shared* shared_;
   std::uint64_t epoch_ = 0;
+  bool undisturbed_ = false;  // the last run: neither process was preempted
 };
 
 struct Summary {

@@ -18,7 +18,6 @@ constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
 constexpr std::uint32_t quick_looks = 16;
 constexpr std::uint32_t latency_looks = 256;  // about 150 ns: a round trip
-constexpr std::uint32_t pin_bits = 8;  // of Delivery::pin_; the rest: bytes from record to payload
 
 std::chrono::nanoseconds back_off_of(std::uint32_t failures) noexcept {
   return std::min<std::chrono::nanoseconds>(100ms * (1U << std::min(failures, 8U)), 30s);
@@ -65,8 +64,7 @@ ConsumerCore::~ConsumerCore() { close(); }
 }
 
 inline void ConsumerCore::release_bytes(const Delivery& delivery) noexcept {
-  reader_.release_bytes(delivery.pin_ & ((1U << pin_bits) - 1), delivery.payload_,
-                        delivery.pin_ >> pin_bits);
+  reader_.release_bytes(pin_of(delivery), delivery.payload_, delivery.pin_ >> pin_bits);
 }
 
 inline std::uint64_t ConsumerCore::record_bytes(const Delivery& delivery) noexcept {
@@ -77,21 +75,42 @@ inline std::uint64_t ConsumerCore::record_bytes(const Delivery& delivery) noexce
 // towards no.
 inline bool ConsumerCore::is_lost(const Delivery& delivery) const noexcept {
   if (shared_) return shared_->is_lost(delivery.seq_.value, delivery.token_);
-  return delivery.token_ != exclusive_->token() || exclusive_->is_below_floor(delivery.seq_.value);
+  return exclusive_->is_below_floor(delivery.seq_.value) || delivery.token_ != exclusive_->token();
 }
 
-// Lets go of what the caller's array held before. Most of it is settled.
+inline bool ConsumerCore::is_over(const Delivery& delivery) noexcept {
+  if (delivery.settled_) return true;
+  if (!is_lost(delivery)) return false;
+  if (shared_) shared_->forget(delivery.seq_.value, delivery.token_);
+  return true;
+}
+
+// Lets go of what the caller's array held before, within a call. Most of it is settled and lies in
+// one chunk: for such a row the pin's count is lowered once.
 void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
-  for (Delivery& delivery : deliveries) {
-    if (delivery.core_ == nullptr) continue;
-    if (SHMQ_LIKELY(delivery.core_ == this && usable() && delivery.settled_)) {
-      release_bytes(delivery);
-    } else {
-      delivery.core_->drop(delivery);
+  const auto end = deliveries.end();
+  for (auto each = deliveries.begin(); each != end;) {
+    if (each->core_ == nullptr) {
+      ++each;
+      continue;
     }
-    delivery.core_ = nullptr;
-    delivery.payload_ = nullptr;
-    delivery.payload_bytes_ = 0;
+    const std::uint32_t pin = pin_of(*each);
+    const auto row = each;
+    for (; each != end && each->core_ == this && pin_of(*each) == pin && is_over(*each) &&
+           pin != queue::Pins::private_copy;
+         ++each) {
+      forget(*each);
+    }
+    if (SHMQ_LIKELY(each != row)) {
+      reader_.pins().drop_deliveries(pin, static_cast<std::uint32_t>(each - row));
+      continue;
+    }
+    if (each->core_ == this) {
+      let_go(*each);
+    } else {
+      each->core_->drop(*each);  // of another consumer
+    }
+    forget(*each++);
   }
 }
 
@@ -213,7 +232,6 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
 
 std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::nanoseconds timeout,
                                   const std::stop_token& stop, Errc& code) noexcept {
-  clear(deliveries);
   const sync::CallScope scope{gate_};
   code = Errc::ok;
   if (SHMQ_UNLIKELY(!scope)) {
@@ -224,6 +242,7 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
     code = Errc::forked;
     return 0;
   }
+  clear(deliveries);
   if (deliveries.empty()) {
     code = Errc::invalid_argument;
     return 0;
@@ -325,17 +344,23 @@ Settlement ConsumerCore::extend(const Delivery& delivery, std::chrono::nanosecon
   return done ? Settlement::settled : Settlement::lease_lost;
 }
 
-[[gnu::always_inline]] inline void ConsumerCore::drop(Delivery& delivery) noexcept {
-  if (SHMQ_UNLIKELY(!usable())) {
-    // Nothing of the queue is touched, but a private copy is the process's own.
-    if ((delivery.pin_ & ((1U << pin_bits) - 1)) == queue::Pins::private_copy) {
-      release_bytes(delivery);
-    }
-    return;
+void ConsumerCore::drop(Delivery& delivery) noexcept {
+  const sync::CallScope scope{gate_};  // close() may come from another thread
+  if (SHMQ_LIKELY(scope && is_open_here())) {
+    let_go(delivery);
+  } else if (pin_of(delivery) == queue::Pins::private_copy) {
+    release_bytes(delivery);  // of the queue nothing is touched, but a copy is the process's own
   }
-  // A shared group's give_back looks itself, and forgets what is lost.
-  if (!delivery.settled_ && (shared_ || !is_lost(delivery))) {
-    (void)give_back(delivery, back_off_of(delivery.failures_), true);
+}
+
+void ConsumerCore::let_go(const Delivery& delivery) noexcept {
+  if (!is_over(delivery)) {
+    const auto delay = static_cast<std::uint64_t>(back_off_of(delivery.failures_).count());
+    if (shared_) {
+      shared_->give_back(delivery.seq_.value, delivery.token_, delay, true, record_bytes(delivery));
+    } else {
+      exclusive_->give_back(delivery.seq_.value, delivery.token_, delay, true);
+    }
   }
   release_bytes(delivery);
 }

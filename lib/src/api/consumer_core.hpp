@@ -18,6 +18,9 @@ namespace shmq::detail {
 
 class ReadinessSource;
 
+// Delivery::pin_: the pin, and above it the bytes from the record to the payload.
+inline constexpr std::uint32_t pin_bits = 8;
+
 class ConsumerCore {
  public:
   ConsumerCore(std::shared_ptr<shm::Segment> segment, queue::Participation participation,
@@ -43,9 +46,6 @@ class ConsumerCore {
   void close() noexcept;
 
  private:
-  [[nodiscard]] bool usable() const noexcept {
-    return !gate_.closing() && !participation_.in_forked_child();
-  }
   [[nodiscard]] bool is_open_here() noexcept;
   [[nodiscard]] bool is_lost(const Delivery& delivery) const noexcept;
   void keep_lease() noexcept;
@@ -54,7 +54,18 @@ class ConsumerCore {
   void release_bytes(const Delivery& delivery) noexcept;
   void fill(Delivery& delivery, const queue::HandOut& hand_out) noexcept;
   void note_received(std::uint64_t messages, std::uint64_t bytes) noexcept;
+  /// Nothing is left to settle: settled, or the lease is lost. May err towards no.
+  [[nodiscard]] bool is_over(const Delivery& delivery) noexcept;
+  static std::uint32_t pin_of(const Delivery& delivery) noexcept {
+    return delivery.pin_ & ((1U << pin_bits) - 1);
+  }
+  static void forget(Delivery& delivery) noexcept {
+    delivery.core_ = nullptr;
+    delivery.payload_ = nullptr;
+    delivery.payload_bytes_ = 0;
+  }
   void clear(std::span<Delivery> deliveries) noexcept;
+  void let_go(const Delivery& delivery) noexcept;
   bool receive_next(Delivery& delivery) noexcept;
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;

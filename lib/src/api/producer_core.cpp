@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "api/producer_core.hpp"
 
+#include <algorithm>
 #include <cstring>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 #include "api/readiness.hpp"
 #include "base/clock.hpp"
@@ -10,36 +14,51 @@
 namespace shmq::detail {
 namespace {
 
-// Small copies in line, in words of 8 with an overlapping end: libc's call and dispatch cost more
-// than the copy, and a wider load of fields that the caller has just stored one by one waits until
-// those stores have left the store buffer (measured: 3 ns of 12).
-[[gnu::always_inline]] inline void copy_payload(std::byte* to, const std::byte* from,
-                                                std::size_t bytes) noexcept {
-  if (SHMQ_LIKELY(bytes >= 8 && bytes <= 256)) {
-    const auto load = [](const std::byte* place) {
-      std::uint64_t word = 0;
-      __builtin_memcpy(&word, place, 8);
-      return word;
-    };
-    const std::uint64_t last = load(from + bytes - 8);
-    std::byte* const last_to = to + bytes - 8;
-    for (; bytes >= 32; bytes -= 32, from += 32, to += 32) {
-      std::uint64_t a = load(from);
-      std::uint64_t b = load(from + 8);
-      std::uint64_t c = load(from + 16);
-      std::uint64_t d = load(from + 24);
-      // In four registers: the compiler would join them into wide loads.
-      __asm__("" : "+r"(a), "+r"(b), "+r"(c), "+r"(d));
-      __builtin_memcpy(to, &a, 8);
-      __builtin_memcpy(to + 8, &b, 8);
-      __builtin_memcpy(to + 16, &c, 8);
-      __builtin_memcpy(to + 24, &d, 8);
+// Payloads up to here are copied in line: libc's call and dispatch cost more than the copy, and a
+// call in the middle makes the compiler save registers, whose stores the CAS waits for.
+constexpr std::size_t inline_copy_max_bytes = 256;
+
+inline void copy_8(std::byte* to, const std::byte* from) noexcept { __builtin_memcpy(to, from, 8); }
+
+// 16 bytes by loads of 8: a wider load of fields that the caller has just stored one by one waits
+// until those stores have left the store buffer (measured: 3 ns of 12). The store is one where it
+// can be: stores leave the buffer one by one, and the CAS waits for all of them.
+inline void copy_16(std::byte* to, const std::byte* from) noexcept {
+#if defined(__SSE2__)
+  __m128i both = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  __asm__("" : "+x"(both));  // the compiler would join the two loads
+  both = _mm_castpd_si128(
+      _mm_loadh_pd(_mm_castsi128_pd(both), reinterpret_cast<const double*>(from + 8)));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), both);
+#else
+  copy_8(to, from);
+  copy_8(to + 8, from + 8);
+#endif
+}
+
+// At most inline_copy_max_bytes. The ends overlap rather than being copied byte by byte.
+[[gnu::always_inline]] inline void copy_small(std::byte* to, const std::byte* from,
+                                              std::size_t bytes) noexcept {
+  if (SHMQ_LIKELY(bytes >= 16)) {
+    std::byte* const last_to = to + bytes - 16;
+    const std::byte* const last_from = from + bytes - 16;
+    for (; to + 16 < last_to; to += 32, from += 32) {
+      copy_16(to, from);
+      copy_16(to + 16, from + 16);
     }
-    for (; bytes > 8; bytes -= 8, from += 8, to += 8) __builtin_memcpy(to, from, 8);
-    __builtin_memcpy(last_to, &last, 8);
-    return;
+    if (to < last_to) copy_16(to, from);
+    copy_16(last_to, last_from);
+  } else if (bytes >= 8) {
+    copy_8(to, from);
+    copy_8(to + bytes - 8, from + bytes - 8);
+  } else {
+    for (; bytes > 0; --bytes) *to++ = *from++;
   }
-  if (bytes != 0) std::memcpy(to, from, bytes);
+}
+
+inline void copy_payload(std::byte* to, const std::byte* from, std::size_t bytes) noexcept {
+  if (bytes <= inline_copy_max_bytes) return copy_small(to, from, bytes);
+  std::memcpy(to, from, bytes);
 }
 
 }  // namespace
@@ -55,6 +74,7 @@ ProducerCore::ProducerCore(std::shared_ptr<shm::Segment> segment,
       max_message_bytes_(segment_->limits().max_message_bytes),
       publish_time_(options.publish_time),
       fast_end_bytes_(publish_time_ ? 0 : max_message_bytes_ + 1),
+      small_end_bytes_(std::min<std::uint64_t>(fast_end_bytes_, inline_copy_max_bytes + 1)),
       entry_(participation_.entry()),
       backoff_(segment_->limits().slots, segment_->limits().arena_bytes) {}
 
@@ -189,15 +209,15 @@ PublishResult ProducerCore::publish_one(std::span<const std::byte> payload,
 
 // The usual message: no attributes, no publish time, room in the chunk and in the ring. False:
 // nothing happened, and the general way finds out why.
+template <auto copy>
 [[gnu::always_inline]] inline bool ProducerCore::publish_fast(
     std::span<const std::byte> payload) noexcept {
-  if (SHMQ_UNLIKELY(payload.size() >= fast_end_bytes_)) return false;
   std::byte* place = nullptr;
   if (SHMQ_UNLIKELY(!publisher_.chunks().bump(sizeof(shm::Record) + payload.size(), place))) {
     return false;
   }
   queue::write_plain_head(place, static_cast<std::uint32_t>(payload.size()));
-  copy_payload(place + sizeof(shm::Record), payload.data(), payload.size());
+  copy(place + sizeof(shm::Record), payload.data(), payload.size());
   if (SHMQ_UNLIKELY(!publisher_.publish_at_guess(place))) {
     publisher_.chunks().undo_last(place);
     return false;
@@ -206,27 +226,44 @@ PublishResult ProducerCore::publish_one(std::span<const std::byte> payload,
   return true;
 }
 
+// A small one without a call on its way: what is rare ends in a tail call, which leaves the gate.
 [[gnu::always_inline]] inline PublishResult ProducerCore::publish(
     std::span<const std::byte> payload) noexcept {
-  {
-    const sync::CallScope scope{gate_};
-    if (SHMQ_LIKELY(scope && !participation_.in_forked_child() && !publisher_.removed() &&
-                    publish_fast(payload))) {
-      publisher_.notify();
-      return Seq{publisher_.last_published()};
-    }
+  if (SHMQ_UNLIKELY(payload.size() >= small_end_bytes_ || !gate_.enter() ||
+                    participation_.in_forked_child() || publisher_.removed() ||
+                    !publish_fast<copy_small>(payload))) {
+    return publish_large(payload);
   }
-  return publish_slowly(payload);
+  if (SHMQ_UNLIKELY(publisher_.hint_is_due() || publisher_.somebody_sleeps())) {
+    return after_publish();
+  }
+  gate_.leave();
+  return Seq{publisher_.last_published()};
+}
+
+[[gnu::noinline]] PublishResult ProducerCore::after_publish() noexcept {
+  if (publisher_.hint_is_due()) publisher_.move_hint();
+  publisher_.notify();
+  gate_.leave();
+  return Seq{publisher_.last_published()};
+}
+
+// The usual message of any size.
+[[gnu::noinline]] PublishResult ProducerCore::publish_large(
+    std::span<const std::byte> payload) noexcept {
+  const sync::CallScope scope{gate_};
+  if (SHMQ_LIKELY(payload.size() < fast_end_bytes_ && scope && !participation_.in_forked_child() &&
+                  !publisher_.removed() && publish_fast<copy_payload>(payload))) {
+    if (publisher_.hint_is_due()) publisher_.move_hint();
+    publisher_.notify();
+    return Seq{publisher_.last_published()};
+  }
+  return publish_slowly(payload, PublishOptions{});
 }
 
 PublishResult ProducerCore::publish(std::span<const std::byte> payload,
                                     const PublishOptions& options) noexcept {
   return publish_slowly(payload, options);
-}
-
-[[gnu::noinline]] PublishResult ProducerCore::publish_slowly(
-    std::span<const std::byte> payload) noexcept {
-  return publish_slowly(payload, PublishOptions{});
 }
 
 PublishResult ProducerCore::publish_slowly(std::span<const std::byte> payload,
@@ -246,7 +283,8 @@ Producer::BatchResult ProducerCore::publish_batch(
   batch.code = scope ? check(options) : Errc::closed;
   if (SHMQ_UNLIKELY(batch.code != Errc::ok)) return batch;
   for (const auto& payload : payloads) {
-    if (SHMQ_LIKELY(options.attributes.empty() && publish_fast(payload))) {
+    if (SHMQ_LIKELY(options.attributes.empty() && payload.size() < fast_end_bytes_ &&
+                    publish_fast<copy_payload>(payload))) {
       batch.last = {publisher_.last_published()};
       ++batch.published;
       continue;

@@ -48,8 +48,10 @@ class ProducerCore {
   Errc shape(std::size_t payload_bytes, std::span<const Attribute> attributes,
              queue::RecordShape& shape) const noexcept;
   Errc allocate(std::uint64_t bytes, const PublishOptions& options, std::byte*& place) noexcept;
+  template <auto copy>
   bool publish_fast(std::span<const std::byte> payload) noexcept;
-  PublishResult publish_slowly(std::span<const std::byte> payload) noexcept;
+  PublishResult after_publish() noexcept;
+  PublishResult publish_large(std::span<const std::byte> payload) noexcept;
   PublishResult publish_slowly(std::span<const std::byte> payload,
                                const PublishOptions& options) noexcept;
   PublishResult publish_one(std::span<const std::byte> payload,
@@ -66,7 +68,8 @@ class ProducerCore {
   const Overflow overflow_;
   const std::uint64_t max_message_bytes_;
   const bool publish_time_;
-  const std::uint64_t fast_end_bytes_;  // shorter payloads take the fast path
+  const std::uint64_t fast_end_bytes_;   // shorter payloads can be usual messages
+  const std::uint64_t small_end_bytes_;  // and still shorter ones are published without a call
   shm::Participant& entry_;
   std::uint64_t messages_at_last_wait_ = 0;
   std::uint64_t bytes_at_last_wait_ = 0;

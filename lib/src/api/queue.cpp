@@ -113,7 +113,8 @@ Result<Queue> Queue::open_or_create(std::string_view name, const QueueOptions& o
     return opened;
   }
   return failure(Errc::busy, "open or create queue '" + std::string{name} + "'",
-                 "it comes and goes", "try again");
+                 "its name is taken, but it cannot be opened",
+                 "try again, or see what holds the name: ls -l /dev/shm");
 }
 
 Result<void> Queue::remove(std::string_view name, const OpenOptions& options) {

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <bit>
 #include <shmq/info.hpp>
+#include <shmq/options.hpp>
 
+#include "base/clock.hpp"
 #include "base/mutant.hpp"
 #include "queue/head.hpp"
 #include "queue/shared_group.hpp"
@@ -14,6 +16,8 @@ namespace shmq::queue {
 namespace {
 
 constexpr std::uint64_t working_set_bytes = 4ULL << 20;
+
+std::uint64_t coarse_ms() noexcept { return base::clock->coarse_ns() / 1'000'000; }
 
 }  // namespace
 
@@ -135,6 +139,8 @@ bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first) noex
     if (try_take(i, previous[taken], open_word_)) {
       if (++taken == count) {
         first = i;
+        shm::Control& control = segment_.control();
+        if (sync::load_relaxed(control.run_hint) != 0) sync::store_relaxed(control.run_hint, 0);
         return true;
       }
       continue;
@@ -151,16 +157,53 @@ bool ProducerChunks::acquire_run(std::uint32_t count, std::uint32_t& first) noex
   return false;
 }
 
+// No run is free: says which chunks are gathered for one, those that will be free first.
+void ProducerChunks::gather_run(std::uint32_t count) noexcept {
+  std::uint64_t& hint = segment_.control().run_hint;
+  const std::uint64_t now_ms = coarse_ms();
+  const std::uint64_t seen = sync::load_relaxed(hint);
+  const std::uint32_t chunks = segment_.limits().chunks;
+  if (count > chunks) return;
+  const shm::RunHint current = shm::read_run_hint(seen, now_ms);
+  if (current.chunks >= count && std::uint64_t{current.first} + current.chunks <= chunks) {
+    // Wide enough, whoever began it: the same ones, or nothing would ever be gathered.
+    sync::store_relaxed(hint, shm::run_hint(current.first, current.chunks, now_ms));
+    return;
+  }
+  std::uint64_t best_last = ~std::uint64_t{0};
+  std::uint32_t best = chunks - count;
+  for (std::uint32_t end = chunks; end >= count; end -= count) {
+    std::uint64_t last = 0;  // when head has passed it, all of these are free
+    for (std::uint32_t i = end - count; i < end && last != ~std::uint64_t{0}; ++i) {
+      const sync::Word16 chunk = sync::read_halves(segment_.chunk(i));
+      // Open or pinned: nobody knows for how long.
+      const shm::ChunkState state = shm::chunk_state(chunk.high);
+      const bool endless =
+          pinned(i) || state == shm::ChunkState::open || state == shm::ChunkState::gathering;
+      if (state == shm::ChunkState::sealed) last = std::max(last, chunk.low);
+      if (endless) last = ~std::uint64_t{0};
+    }
+    if (last >= best_last) continue;
+    best_last = last;
+    best = end - count;
+  }
+  if (!base::mutant(33)) sync::store_relaxed(hint, shm::run_hint(best, count, now_ms));
+}
+
 // Within the working set, then, if so told, outside of it.
 bool ProducerChunks::acquire_single(bool outside, std::uint64_t owned_word,
                                     std::uint32_t& first) noexcept {
   shm::Control& control = segment_.control();
   const std::uint32_t chunks = segment_.limits().chunks;
+  const std::uint64_t hint_word = sync::load_relaxed(control.run_hint);
+  shm::RunHint hint{};
+  if (SHMQ_UNLIKELY(hint_word != 0)) hint = shm::read_run_hint(hint_word, coarse_ms());
   sync::Word16 previous{};
   const auto search = [&](std::uint32_t begin, std::uint32_t size, std::uint32_t& cursor_word) {
     const std::uint32_t cursor = sync::load_relaxed(cursor_word);
     for (std::uint32_t step = 0; step < size; ++step) {
       const std::uint32_t index = begin + (cursor + step) % size;
+      if (index - hint.first < hint.chunks) continue;  // unsigned: below it, too
       if (!try_take(index, previous, owned_word)) continue;
       sync::store_relaxed(cursor_word, (cursor + step + 1) % size);  // a hint: any value will do
       first = index;
@@ -168,9 +211,17 @@ bool ProducerChunks::acquire_single(bool outside, std::uint64_t owned_word,
     }
     return false;
   };
-  if (search(0, working_set_chunks_, control.small_chunk_cursor)) return true;
-  return outside && chunks > working_set_chunks_ &&
-         search(working_set_chunks_, chunks - working_set_chunks_, control.outer_chunk_cursor);
+  const auto search_all = [&] {
+    return search(0, working_set_chunks_, control.small_chunk_cursor) ||
+           (outside && chunks > working_set_chunks_ &&
+            search(working_set_chunks_, chunks - working_set_chunks_, control.outer_chunk_cursor));
+  };
+  if (search_all()) return true;
+  const bool others_wait =
+      segment_.limits().overflow == static_cast<std::uint32_t>(Overflow::block);
+  if (hint.chunks == 0 || !outside || others_wait) return false;
+  hint = {};
+  return search_all();
 }
 
 bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept {
@@ -186,10 +237,13 @@ bool ProducerChunks::acquire(std::uint32_t count, std::uint32_t& first) noexcept
     prepare_gathering();  // first, so that there is one when it is needed
   }
   if (take(true)) return true;
-  if (!gather_stragglers()) return false;
-  judge();
-  prepare_gathering();
-  return take(true);
+  if (gather_stragglers()) {
+    judge();
+    prepare_gathering();
+    if (take(true)) return true;
+  }
+  if (count > 1) gather_run(count);
+  return false;
 }
 
 std::byte* ProducerChunks::allocate_in_another(std::uint64_t bytes) noexcept {

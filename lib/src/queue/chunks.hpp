@@ -85,6 +85,7 @@ class ProducerChunks {
   void seal(OwnedChunk& chunk) noexcept;
   void judge() noexcept;
   bool acquire_single(bool outside, std::uint64_t owned_word, std::uint32_t& first) noexcept;
+  void gather_run(std::uint32_t count) noexcept;
   // compaction.cpp
   void prepare_gathering() noexcept;
   [[nodiscard]] bool stragglers_crowd() noexcept;

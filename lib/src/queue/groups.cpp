@@ -288,14 +288,13 @@ std::uint64_t drop_below(const shm::Segment& segment, std::uint32_t self, std::u
   for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
     const std::uint64_t word = sync::load_acquire(segment.group(i).word);
     if (!counts_for_head(word)) continue;
+    std::uint64_t lost = 0;
     if (shm::group_mode(word) != static_cast<std::uint8_t>(GroupMode::shared)) {
-      dropped += drop_below_exclusive(segment, i, floor);
-      continue;
+      lost = drop_below_exclusive(segment, i, floor);
+    } else if (const GroupVisit visit{segment, segment.participant(self), i}; visit) {
+      lost = SharedGroup{segment, i}.drop_below(floor, self + 1, what == Drop::all);
     }
-    const GroupVisit visit{segment, segment.participant(self), i};
-    if (visit) {
-      dropped += SharedGroup{segment, i}.drop_below(floor, self + 1, what == Drop::all);
-    }
+    dropped = std::max(dropped, lost);  // each message once, however many groups lost it
   }
   refresh_head(segment);
   sync::fetch_add(segment.control().dropped_total, dropped);

@@ -41,8 +41,8 @@ enum class Drop : std::uint8_t {
   all,     // a purge: stragglers that nobody holds go, too
 };
 /// Moves the floors of all groups to `floor`, as far as they lie below, and then head. Gives the
-/// number of messages that some group had not settled, summed over the groups; counts them. `self`:
-/// participant entry of the caller.
+/// number of messages that some group had not settled; counts them, each once, and per group.
+/// `self`: participant entry of the caller.
 std::uint64_t drop_below(const shm::Segment& segment, std::uint32_t self, std::uint64_t floor,
                          Drop what) noexcept;
 

@@ -76,8 +76,10 @@ class Pins {
   [[nodiscard]] std::uint64_t current_first() const noexcept { return held_[current_].first; }
   [[nodiscard]] std::uint64_t current_last() const noexcept { return held_[current_].last; }
   void add_deliveries(std::uint32_t count) noexcept { held_[current_].deliveries += count; }
-  void drop_delivery(std::uint32_t pin) noexcept {
-    if (--held_[pin].deliveries != 0 || (pin == current_ && keeps_)) return;
+  void drop_delivery(std::uint32_t pin) noexcept { drop_deliveries(pin, 1); }
+  void drop_deliveries(std::uint32_t pin, std::uint32_t count) noexcept {
+    held_[pin].deliveries -= count;
+    if (held_[pin].deliveries != 0 || (pin == current_ && keeps_)) return;
     if (pin == current_) current_ = none;
     clear(pin);
   }

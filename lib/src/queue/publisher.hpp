@@ -46,15 +46,20 @@ class Publisher {
     if (SHMQ_UNLIKELY(!sync::compare_and_swap(slot, seen, {guess, ref}))) return false;
     guess_ = guess + 1;
     chunks_.note_published_here(guess);
-    if (SHMQ_UNLIKELY((guess & 63) == 63)) move_hint();
     return true;
   }
+  /// After publish_at_guess: every 64th message, so that the others walk at most that far. Not at
+  /// all would be correct, too.
+  [[nodiscard]] bool hint_is_due() const noexcept { return (guess_ & 63) == 0; }
   /// What publish_at_guess published last.
   [[nodiscard]] std::uint64_t last_published() const noexcept { return guess_ - 1; }
 
   /// Wakes those who sleep for messages. After try_publish, whose CAS is the barrier that this
   /// needs.
   void notify() noexcept { sync::event_notify(control_.message_event); }
+  [[nodiscard]] bool somebody_sleeps() const noexcept {
+    return sync::event_has_sleeper(control_.message_event);
+  }
 
   /// Moves the tail hint up to what this producer published last.
   void move_hint() noexcept;

@@ -103,6 +103,8 @@ class SharedConsumer : public Reader {
 
   /// Does another hold it by now, or is it settled? Costs the others nothing; may err towards no.
   [[nodiscard]] bool is_lost(std::uint64_t seq, std::uint32_t token) const noexcept;
+  /// The delivery of a lost lease goes.
+  void forget(std::uint64_t seq, std::uint32_t token) noexcept { held_.remove(seq, token); }
   /// Gives back whatever is held.
   void resign() noexcept;
 

@@ -45,13 +45,14 @@ std::string check_limits(const Limits& limits) {
   if (!power_of_two_between(limits.chunk_bytes, 4096, 1U << 20)) {
     return "the chunk size must be a power of two from 4 KiB to 1 MiB";
   }
-  if (limits.arena_bytes == 0 || limits.arena_bytes % limits.chunk_bytes != 0 ||
-      limits.arena_bytes / limits.chunk_bytes != limits.chunks) {
+  if (limits.arena_bytes == 0 || limits.arena_bytes % limits.chunk_bytes != 0) {
     return "the arena must be a multiple of the chunk size";
   }
-  if (limits.chunks < 2 || limits.chunks > pin_chunk_mask - 1) {
+  const std::uint64_t chunks = limits.arena_bytes / limits.chunk_bytes;
+  if (chunks < 2 || chunks > pin_chunk_mask - 1) {
     return "the arena must have from 2 to 4194302 chunks";
   }
+  if (chunks != limits.chunks) return "arena, chunk size and number of chunks disagree";
   if (limits.max_participants < 1 || limits.max_participants > 4096) {
     return "max_participants must be from 1 to 4096";
   }

@@ -150,10 +150,34 @@ struct Control {
   alignas(128) std::uint32_t daemon_asleep;
   std::uint32_t reserved1;
   std::uint64_t daemon_generation;
-  alignas(128) std::uint64_t reserved2[16];
+  // Chunks that somebody gathers for a large message; a hint that keeps small ones out of them. w:
+  // producers in want of a run, relaxed; r: producers in want of a chunk; any value will do.
+  alignas(128) std::uint64_t run_hint;
+  std::uint64_t reserved2[15];
 };
 static_assert(offsetof(Control, tail_hint) == 128 && offsetof(Control, message_event) == 384);
 static_assert(sizeof(Control) <= 4096);
+
+// Control::run_hint: {milliseconds 20, chunks 22, first chunk 22}; 0 chunks: none. The time is
+// coarse, modulo 2^20: a hint that nobody renews, because its writer died or gave up, is over soon.
+inline constexpr unsigned run_hint_chunk_bits = 22;
+inline constexpr std::uint64_t run_hint_chunk_mask = (1ULL << run_hint_chunk_bits) - 1;
+inline constexpr std::uint64_t run_hint_time_mask = (1ULL << 20) - 1;
+inline constexpr std::uint64_t run_hint_valid_ms = 250;  // more than two sleeps of its writer
+constexpr std::uint64_t run_hint(std::uint64_t first, std::uint64_t chunks,
+                                 std::uint64_t now_ms) noexcept {
+  return ((now_ms & run_hint_time_mask) << 44) |
+         ((chunks & run_hint_chunk_mask) << run_hint_chunk_bits) | (first & run_hint_chunk_mask);
+}
+struct RunHint {
+  std::uint32_t first = 0;
+  std::uint32_t chunks = 0;  // 0: keep out of nothing
+};
+constexpr RunHint read_run_hint(std::uint64_t word, std::uint64_t now_ms) noexcept {
+  if (((now_ms - (word >> 44)) & run_hint_time_mask) >= run_hint_valid_ms) return {};
+  return {static_cast<std::uint32_t>(word & run_hint_chunk_mask),
+          static_cast<std::uint32_t>((word >> run_hint_chunk_bits) & run_hint_chunk_mask)};
+}
 
 // --- Participants ------------------------------------------------------------------------------
 

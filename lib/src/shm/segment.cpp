@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pwd.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -142,10 +143,17 @@ Result<void> allocate(int descriptor, std::uint64_t bytes, const std::string& wh
   } while (code == EINTR);
   if (code == 0) return {};
   if (code == ENOSPC || code == ENOMEM || code == EFBIG) {
-    return failure(Errc::not_enough_memory, what,
-                   std::string{shared_memory_directory} + " has no room for " + mebibytes(bytes),
-                   "choose a smaller arena, or enlarge it: mount -o remount,size=… " +
-                       std::string{shared_memory_directory});
+    const std::string directory{shared_memory_directory};
+    std::string why = directory + " has no room for " + mebibytes(bytes);
+    struct statvfs system {};
+    if (fstatvfs(descriptor, &system) == 0 && system.f_blocks != 0) {
+      why += ": " + mebibytes(system.f_blocks * system.f_frsize) + " in all, " +
+             mebibytes(system.f_bavail * system.f_frsize) + " free";
+    }
+    return failure(Errc::not_enough_memory, what, std::move(why),
+                   "choose a smaller arena, window and number of groups, or enlarge it: "
+                   "mount -o remount,size=… " +
+                       directory);
   }
   return tl::unexpected(Error{{code, std::generic_category()}, what, std::strerror(code), ""});
 }
@@ -258,8 +266,9 @@ Result<void> Segment::read_header(int descriptor, std::uint64_t file_bytes,
   }
   if (file_bytes != header_.segment_bytes) {
     return failure(Errc::not_a_segment, what,
-                   "it is truncated: " + std::to_string(file_bytes) + " of " +
-                       std::to_string(header_.segment_bytes) + " bytes",
+                   (file_bytes < header_.segment_bytes ? "it is truncated: " : "it is too long: ") +
+                       std::to_string(file_bytes) + " of " + std::to_string(header_.segment_bytes) +
+                       " bytes",
                    "remove it: shmqctl queue rm " + queue_);
   }
   header_.name_space[name_field_bytes - 1] = '\0';
@@ -334,12 +343,16 @@ Result<std::shared_ptr<Segment>> Segment::open(const std::string& queue,
     return tl::unexpected(mapped.error());
   }
   segment->object_ = std::move(*object);
-  if (sync::load_acquire(segment->control().queue_state) !=
-      static_cast<std::uint32_t>(QueueState::active)) {
+  const std::uint32_t state = sync::load_acquire(segment->control().queue_state);
+  if (state == static_cast<std::uint32_t>(QueueState::removed)) {
     // A remover died half-way: the queue is gone; finish for it if we may.
     finish_removal(name_space, queue);
     return failure(Errc::no_such_queue, what, "no such queue",
                    "create it: shmqctl queue create " + queue);
+  }
+  if (state != static_cast<std::uint32_t>(QueueState::active)) {
+    return failure(Errc::corrupt, what, "its state word is damaged",
+                   "remove it: shmqctl queue rm " + queue);
   }
   return segment;
 }

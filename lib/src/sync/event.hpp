@@ -53,10 +53,15 @@ inline void event_wake(std::uint32_t& word) noexcept {
   }
 }
 
+/// Is event_notify needed? The same rule: after a full barrier that follows what was made true.
+inline bool event_has_sleeper(const std::uint32_t& word) noexcept {
+  // [W1] relaxed, pairs with S1: the caller's full barrier orders it after the change.
+  return (load_relaxed(word) & event_sleeper_bit) != 0;
+}
+
 /// Call after a full barrier that follows what was made true. One relaxed load when nobody sleeps.
 inline void event_notify(std::uint32_t& word) noexcept {
-  // [W1] relaxed, pairs with S1: the caller's full barrier orders it after the change.
-  if (SHMQ_UNLIKELY((load_relaxed(word) & event_sleeper_bit) != 0)) {
+  if (SHMQ_UNLIKELY(event_has_sleeper(word))) {
     if (base::mutant(4)) return;  // wake-up dropped
     event_wake(word);
   }
