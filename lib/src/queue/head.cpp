@@ -36,10 +36,16 @@ std::uint64_t find_tail(const shm::Segment& segment) noexcept {
   const std::uint64_t slots = segment.limits().slots;
   const sync::Word16* ring = segment.slots();
   std::uint64_t tail = sync::load_acquire(segment.control().tail_hint);
+  bool from_head = false;
   for (std::uint64_t step = 0; step <= 2 * slots; ++step) {
     const std::uint64_t stamp = sync::load_acquire(ring[tail & (slots - 1)].low);
     // Signed distance: a stamp behind means unpublished; one ahead means that the hint was lapped.
-    if (static_cast<std::int64_t>(stamp - tail) < 0) return tail;
+    if (static_cast<std::int64_t>(stamp - tail) < 0) {
+      if (stamp == tail - slots || from_head) return tail;
+      tail = read_head(segment);  // the hint lies beyond the tail, which no honest one does
+      from_head = true;
+      continue;
+    }
     tail = stamp + 1;
   }
   return tail;

@@ -214,10 +214,14 @@ bool reclaim_participant(const shm::Segment& segment, std::uint32_t number) noex
   if (shm::participant_state(seen) == ParticipantState::free) return false;
   auto probe = segment.open_lock_file();
   if (!probe) return false;
-  if (!probe->try_lock(shm::lock_byte_participant_0 + number) && !base::mutant(5)) return false;
   const std::uint64_t generation = shm::participant_generation(seen);
   const std::uint8_t role = shm::participant_role(seen);
   const std::uint64_t dead = shm::participant_word(generation, role, ParticipantState::dead);
+  const bool locked = probe->try_lock(shm::lock_byte_participant_0 + number) || base::mutant(5);
+  // Without the lock: alive, or dead by the word of a reclaimer that may be stopped in the middle.
+  // Its work can be done beside it: each step is a CAS from exactly what the dead left. Only the
+  // entry itself waits for the lock.
+  if (!locked && seen != dead) return false;
   // [R0] seq_cst: proven, and said. It fails if the owner detached between the two looks.
   if (seen != dead && !sync::compare_and_swap(entry.word, seen, dead)) return false;
   SHMQ_CRASH_POINT("reclaim.declared_dead");
@@ -227,11 +231,13 @@ bool reclaim_participant(const shm::Segment& segment, std::uint32_t number) noex
   SHMQ_CRASH_POINT("reclaim.gave_up");
   if (!base::mutant(13)) give_up_leases_of(segment, number, dead);
   SHMQ_CRASH_POINT("reclaim.gave_up_leases");
-  sync::store_relaxed(entry.group_word, 0);
-  sync::store_relaxed(entry.visiting, 0);
-  // [R3] seq_cst: last, so that a reclaimer killed before leaves a dead entry to the next one.
-  sync::compare_and_swap(entry.word, dead,
-                         shm::participant_word(generation, role, ParticipantState::free));
+  if (locked) {
+    sync::store_relaxed(entry.group_word, 0);
+    sync::store_relaxed(entry.visiting, 0);
+    // [R3] seq_cst: last, so that a reclaimer killed before leaves a dead entry to the next one.
+    sync::compare_and_swap(entry.word, dead,
+                           shm::participant_word(generation, role, ParticipantState::free));
+  }
   shm::Control& control = segment.control();
   for (std::uint32_t* event :
        {&control.ownership_event, &control.room_event, &control.message_event}) {

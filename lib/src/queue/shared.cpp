@@ -97,13 +97,13 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
       !fetch_due(out, capacity, count, verdict)) {
     capacity = count;
   }
-  for (int stalls = 0; count < capacity && stalls < 64;) {
+  for (int stalls = 0; count < capacity && stalls < 4096;) {
     const std::uint64_t seq = next_;
     if (SHMQ_UNLIKELY(seq - floor_seen_ >= window_entries_)) {
       floor_seen_ = group_.floor();
       next_ = std::max(next_, floor_seen_);
       if (next_ - floor_seen_ >= window_entries_ && !make_window_room()) {
-        verdict = Fetch::held_back;
+        verdict = holds_the_window() ? Fetch::in_flight_limit : Fetch::held_back;
         break;
       }
       continue;
@@ -153,6 +153,17 @@ bool SharedConsumer::make_window_room() noexcept {
   return next_ - floor_seen_ < window_entries_;
 }
 
+// Is it all ours that fills the window? Then nobody else can end the wait.
+bool SharedConsumer::holds_the_window() const noexcept {
+  const std::uint64_t floor = group_.floor();
+  for (std::uint64_t seq = floor; seq != floor + window_entries_; ++seq) {
+    const Lease lease = shm::unpack_lease(sync::read_halves(group_.window(seq)).high);
+    const bool others = lease.state == LeaseState::leased && lease.owner != self_;
+    if (others || lease.state == LeaseState::ready) return false;
+  }
+  return true;
+}
+
 // --- Handing out again -------------------------------------------------------------------------
 
 // Takes one message into account. What is due is made ready for good: a deadline that is past must
@@ -194,6 +205,35 @@ bool SharedConsumer::replace(std::uint32_t index, sync::Word16 seen, const Lease
              : group_.table().change(index, seen, lease);
 }
 
+// The table has a hint of its own, by the same rules: most looks are for what was just given back
+// in the window, and a thousand delayed stragglers must not cost each of them a scan. Gives when
+// something there is due.
+std::uint64_t SharedConsumer::look_in_table(const TickTime& time) noexcept {
+  const std::uint64_t hint = sync::load_acquire(entry_.table_due_tick);
+  if (!wants_look(hint, time.now)) return hint;
+  std::uint64_t earliest = time.now + look_interval_ticks;
+  // [N3] seq_cst CAS, as N2.
+  sync::compare_and_swap(entry_.table_due_tick, hint, earliest);
+  const std::uint32_t found_before = due_end_;
+  bool any_due = false;
+  if (group_.table().any()) {
+    for (std::uint32_t index = 0; index < group_.table().size(); ++index) {
+      const sync::Word16 seen = group_.table().read(index);
+      if (seen.low == shm::straggler_free_seq) continue;
+      any_due = any_due || due_in_ticks(shm::unpack_lease(seen.high), time) == 0;
+      consider(seen, index, time, earliest);
+    }
+  }
+  // Every deadline that was past is made ready for good now. relaxed: only grows, but for a race of
+  // two lookers that is within their distance.
+  if (sync::load_relaxed(entry_.deadline_reference) < time.now) {
+    sync::store_release(entry_.deadline_reference, time.now);
+  }
+  if (any_due || due_end_ != found_before) earliest = time.now;
+  group_.announce_due(earliest);
+  return earliest;
+}
+
 // Finds what is due, lowest first, and says when it is worth looking again if nothing is.
 //
 // The hint is raised first and lowered to what was found after: what becomes due behind our back is
@@ -221,20 +261,12 @@ void SharedConsumer::look_for_due() noexcept {
       consider(seen, in_window, time, earliest);
     }
   }
-  if (group_.table().any()) {
-    for (std::uint32_t index = 0; index < group_.table().size(); ++index) {
-      const sync::Word16 seen = group_.table().read(index);
-      if (seen.low != shm::straggler_free_seq) consider(seen, index, time, earliest);
-    }
-  }
-  // relaxed: only grows, but for a race of two lookers that is within their distance.
-  if (sync::load_relaxed(entry_.deadline_reference) < time.now) {
-    sync::store_release(entry_.deadline_reference, time.now);
-  }
+  const std::uint64_t table_due = look_in_table(time);
+  earliest = std::min(earliest, table_due);
   std::sort_heap(due_.begin(), due_.begin() + due_end_,
                  [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; });
   // While something is due the others look, too: nobody waits for what one has found and not taken.
-  group_.announce_due(due_end_ != 0 ? now_ : earliest);
+  group_.announce_due(due_end_ != 0 ? now_ : earliest, false);
 }
 
 // False: nothing more may be handed out in this call.
@@ -385,6 +417,8 @@ std::uint64_t SharedConsumer::due_in_ns() const noexcept {
 bool SharedConsumer::may_have_some() const noexcept {
   if (wants_look(sync::load_acquire(entry_.next_due_tick), base::coarse_tick_64())) return true;
   const std::uint64_t next = group_.first_unclaimed(sync::load_acquire(entry_.next_hint));
+  // As much is in flight as may be: until something is settled.
+  if (next - group_.floor() >= window_entries_ && group_.table_is_full()) return false;
   return sync::load_acquire(slot_of(next).low) == next;
 }
 

@@ -59,7 +59,7 @@ std::uint64_t SharedGroup::first_unclaimed(std::uint64_t from) const noexcept {
 
 std::uint64_t SharedGroup::reachable_floor() const noexcept {
   const std::uint64_t floor = this->floor();
-  if (table_.in_use() < table_.size()) return first_unclaimed(floor);
+  if (!table_is_full()) return first_unclaimed(floor);
   std::uint64_t seq = floor;
   for (; seq != floor + window_entries_; ++seq) {
     const sync::Word16 seen = sync::read_halves(window(seq));
@@ -109,6 +109,10 @@ SharedGroup::Eviction SharedGroup::evict(std::uint64_t seq, std::uint32_t evicto
   if (look_at_slot(segment_.slots()[seq & (slots - 1)], seq, offset) != SlotLook::there) {
     return Eviction::changed;
   }
+  const TickTime time = time_of_group(group_, base::coarse_tick_64());
+  const std::uint64_t due_in = due_in_ticks(lease, time);
+  const std::uint64_t due = due_in == ~std::uint64_t{0} ? due_in : time.now + due_in;
+  lower(group_.table_due_tick, due);
   const auto reservation = table_.reserve(seq, lease, offset >> shm::ref_unit_shift, evictor);
   if (!reservation) return Eviction::table_full;
   const std::uint64_t moved = shm::moved_word(reservation->index, reservation->generation);
@@ -120,6 +124,7 @@ SharedGroup::Eviction SharedGroup::evict(std::uint64_t seq, std::uint32_t evicto
   }
   SHMQ_CRASH_POINT("evict.moved");
   table_.commit(seq, moved);
+  lower(group_.table_due_tick, due);
   return Eviction::evicted;
 }
 
@@ -135,25 +140,33 @@ bool SharedGroup::something_is_settled_behind(std::uint64_t seq) const noexcept 
 
 std::uint64_t SharedGroup::clear_floor(std::uint32_t evictor, Patience patience) noexcept {
   const TickTime time = time_of_group(group_, base::coarse_tick_64());
-  std::uint64_t floor = advance_floor();
-  for (std::uint64_t step = 0; step < window_entries_; ++step) {
+  const std::uint64_t begin = advance_floor();
+  std::uint64_t floor = begin;
+  bool looked_behind = patience == Patience::none;
+  int futile = 0;
+  // Much room is enough for a while.
+  for (std::uint64_t step = 0; step < window_entries_ && floor - begin <= window_entries_ / 8;
+       ++step) {
     const sync::Word16 seen = sync::read_halves(window(floor));
     if (seen.low == floor) {
       const Lease lease = shm::unpack_lease(seen.high);
       const bool slow = lease.state == LeaseState::dead ||
                         (lease.state == LeaseState::ready && due_in_ticks(lease, time) > 0);
-      if (!slow && patience == Patience::some && !something_is_settled_behind(floor)) return floor;
+      if (!slow && patience == Patience::some) {
+        // One lease a call, and only if that makes room.
+        if (looked_behind || !something_is_settled_behind(floor)) return floor;
+        looked_behind = true;
+      }
     }
     switch (evict(floor, evictor)) {
-      case Eviction::evicted:
-      case Eviction::changed: break;
+      case Eviction::evicted: break;
+      case Eviction::changed:
+        if (++futile == attempts_max) return floor;
+        break;
       case Eviction::unclaimed:
       case Eviction::table_full: return floor;
     }
-    const std::uint64_t moved_to = advance_floor();
-    // One gap is enough for a while, if much came free behind it.
-    if (moved_to - floor > window_entries_ / 8) return moved_to;
-    floor = moved_to;
+    floor = advance_floor();
   }
   return floor;
 }
@@ -227,8 +240,12 @@ std::uint64_t SharedGroup::drop_stragglers() noexcept {
   return dropped;
 }
 
-void SharedGroup::announce_due(std::uint64_t tick) noexcept {
-  std::uint64_t& hint = group_.next_due_tick;
+void SharedGroup::announce_due(std::uint64_t tick, bool in_table) noexcept {
+  lower(group_.next_due_tick, tick);
+  if (in_table) lower(group_.table_due_tick, tick);
+}
+
+void SharedGroup::lower(std::uint64_t& hint, std::uint64_t tick) noexcept {
   for (int attempt = 0; attempt < attempts_max; ++attempt) {
     // acquire is enough: callers have a full barrier between what they made due and the look after
     // it.

@@ -45,6 +45,7 @@ class SharedGroup {
 
   /// The lowest seq from `from` on that nobody was handed yet, within the window; only a look.
   [[nodiscard]] std::uint64_t first_unclaimed(std::uint64_t from) const noexcept;
+  [[nodiscard]] bool table_is_full() const noexcept { return table_.in_use() >= table_.size(); }
   /// Where the floor can be moved to, by evictions if the table has room; only a look.
   [[nodiscard]] std::uint64_t reachable_floor() const noexcept;
   /// Moves the floor over what is settled or moved; gives it.
@@ -74,7 +75,8 @@ class SharedGroup {
                            bool and_stragglers) noexcept;
 
   /// From now on something may be due at `tick`: before and after what makes it so.
-  void announce_due(std::uint64_t tick) noexcept;
+  /// `in_table`: it may be a straggler.
+  void announce_due(std::uint64_t tick, bool in_table = true) noexcept;
   void announce_due_now() noexcept { announce_due(base::coarse_tick_64()); }
 
   /// May another message become dead that holds this many bytes of the arena? All groups' dead
@@ -97,6 +99,7 @@ class SharedGroup {
   [[nodiscard]] bool is_dead(std::uint32_t number, std::uint64_t dead_word) const noexcept {
     return sync::load_acquire(segment_.participant(number).word) == dead_word;
   }
+  static void lower(std::uint64_t& hint, std::uint64_t tick) noexcept;
   std::uint64_t drop_stragglers() noexcept;
   [[nodiscard]] bool something_is_settled_behind(std::uint64_t seq) const noexcept;
 

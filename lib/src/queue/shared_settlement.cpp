@@ -116,7 +116,11 @@ bool SharedConsumer::give_back(std::uint64_t seq, std::uint32_t token, std::uint
   } else {
     group_.announce_due(due);
     sync::fetch_add(failed ? entry_.redelivered_nack_total : entry_.redelivered_release_total, 1);
-    sync::event_notify(control_.message_event);  // those who sleep until something else is due, too
+    // Who sleeps looks again soon enough for a long delay.
+    if (delay_ns <
+        static_cast<std::uint64_t>(std::chrono::nanoseconds{sync::sleep_limit}.count())) {
+      sync::event_notify(control_.message_event);
+    }
   }
   after_settlement();
   return true;

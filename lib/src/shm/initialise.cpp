@@ -81,6 +81,7 @@ void fill_group(Group& group, const GroupOptions& options, std::uint64_t floor) 
                                                  (floor & next_hint_seq_mask));
   sync::store_relaxed(group.returned_count, std::uint64_t{0});
   sync::store_relaxed(group.next_due_tick, base::coarse_tick_64());
+  sync::store_relaxed(group.table_due_tick, base::coarse_tick_64());
   sync::store_relaxed(group.deadline_reference, base::coarse_tick_64());
   for (std::uint64_t* total :
        {&group.dropped_total, &group.redelivered_death_total, &group.redelivered_lease_total,

@@ -302,14 +302,18 @@ struct Group {
   std::uint64_t next_hint;  // a shared group: the seq alone, all 64 bits
   // Redelivered seqs wait below next. w: active consumer; r: stat.
   std::uint64_t returned_count;
-  // Shared groups: tick (64 bits) from which on it is worth looking for what is due again. Lowered
-  // before the CAS that makes something due earlier, raised by who looks. w, r: consumers, reclaim.
-  std::uint64_t next_due_tick;
+  std::uint64_t reserved1[12];
+  // Read by every receive of a shared group, written rarely: apart from what moves.
+  // Tick (64 bits) from which on it is worth looking for what is due again. Lowered before and
+  // looked at again after the CAS that makes something due earlier, raised by who looks. w, r:
+  // consumers, reclaim.
+  alignas(128) std::uint64_t next_due_tick;
+  std::uint64_t table_due_tick;  // the same for what lies in the straggler table
   // Tick (64 bits) at which no unsettled deadline was past that a look did not see. Says which
   // moment the 22 bits of a deadline mean. w: who completes a look (shared), the owner when it
   // gives back with a delay (exclusive); r: who reads deadlines.
   std::uint64_t deadline_reference;
-  std::uint64_t reserved1[10];
+  std::uint64_t reserved3[13];
   // Totals. w: whoever causes it, by relaxed add, off the fast path; r: stat.
   alignas(128) std::uint64_t dropped_total;
   std::uint64_t redelivered_death_total;
@@ -326,7 +330,7 @@ struct Group {
   std::uint64_t straggler_reach;
   std::uint64_t reserved2[5];
 };
-static_assert(sizeof(Group) == 384 && offsetof(Group, progress) == 128);
+static_assert(sizeof(Group) == 512 && offsetof(Group, progress) == 128);
 
 // Lease word: {state 3, owner 13, hand-outs 16, failures 6, deaths 4, deadline 22}: one word, so no
 // lease is ever seen with another's deadline or count. The reserved states stand in straggler
@@ -483,6 +487,7 @@ constexpr std::uint64_t compute_layout_hash() noexcept {
                                     sizeof(Group),
                                     offsetof(Group, progress),
                                     offsetof(Group, next_hint),
+                                    offsetof(Group, next_due_tick),
                                     offsetof(Group, dropped_total),
                                     sizeof(Straggler),
                                     sizeof(Record),
