@@ -59,6 +59,8 @@ class Blocking {
     return Step::look_again;
   }
   [[nodiscard]] bool slept() const noexcept { return slept_; }
+  /// About to sleep, or just woken.
+  [[nodiscard]] bool sleeps() const noexcept { return slept_ || announced_ != nullptr; }
 
  private:
   // About 100 us of pauses: longer than a wake-up takes (25 us here), short against a time slice.

@@ -221,7 +221,7 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     step = blocking.step(control.ownership_event, nullptr, limit);
   }
   // After the sleep, not before: what comes with the wake-up is leased from now on.
-  if (blocking.slept()) keep_lease();
+  if (blocking.sleeps()) keep_lease();
   switch (step) {
     case Blocking::Step::timed_out: return Errc::timed_out;
     case Blocking::Step::interrupted: return Errc::interrupted;

@@ -14,6 +14,12 @@ namespace shmq::queue {
 using shm::Lease;
 using shm::LeaseState;
 
+namespace {
+
+constexpr std::uint64_t long_look = 256;  // window entries
+
+}  // namespace
+
 SharedConsumer::SharedConsumer(const shm::Segment& segment, std::uint32_t group,
                                std::uint64_t group_word, std::uint32_t self,
                                std::uint64_t generation)
@@ -103,7 +109,7 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
       floor_seen_ = group_.floor();
       next_ = std::max(next_, floor_seen_);
       if (next_ - floor_seen_ >= window_entries_ && !make_window_room()) {
-        verdict = holds_the_window() ? Fetch::in_flight_limit : Fetch::held_back;
+        verdict = holds_everything() ? Fetch::in_flight_limit : Fetch::held_back;
         break;
       }
       continue;
@@ -153,13 +159,19 @@ bool SharedConsumer::make_window_room() noexcept {
   return next_ - floor_seen_ < window_entries_;
 }
 
-// Is it all ours that fills the window? Then nobody else can end the wait.
-bool SharedConsumer::holds_the_window() const noexcept {
+// Is all that is in flight ours? Then nobody else can end the wait.
+bool SharedConsumer::holds_everything() noexcept {
+  const auto ends_by_others = [this](std::uint64_t lease_word) {
+    const Lease lease = shm::unpack_lease(lease_word);
+    return (lease.state == LeaseState::leased && lease.owner != self_) ||
+           lease.state == LeaseState::ready;
+  };
   const std::uint64_t floor = group_.floor();
   for (std::uint64_t seq = floor; seq != floor + window_entries_; ++seq) {
-    const Lease lease = shm::unpack_lease(sync::read_halves(group_.window(seq)).high);
-    const bool others = lease.state == LeaseState::leased && lease.owner != self_;
-    if (others || lease.state == LeaseState::ready) return false;
+    if (ends_by_others(sync::read_halves(group_.window(seq)).high)) return false;
+  }
+  for (std::uint32_t index = 0; index < group_.table().size(); ++index) {
+    if (ends_by_others(group_.table().read(index).high)) return false;
   }
   return true;
 }
@@ -230,7 +242,7 @@ std::uint64_t SharedConsumer::look_in_table(const TickTime& time) noexcept {
     sync::store_release(entry_.deadline_reference, time.now);
   }
   if (any_due || due_end_ != found_before) earliest = time.now;
-  group_.announce_due(earliest);
+  group_.announce_in_table(earliest);
   return earliest;
 }
 
@@ -251,7 +263,8 @@ void SharedConsumer::look_for_due() noexcept {
   sync::compare_and_swap(entry_.next_due_tick, hint, earliest);
   SHMQ_CRASH_POINT("look_for_due.raised");
   const std::uint64_t floor = group_.floor();
-  for (std::uint64_t seq = floor; seq != floor + window_entries_; ++seq) {
+  std::uint64_t seq = floor;
+  for (; seq != floor + window_entries_; ++seq) {
     const sync::Word16 seen = sync::read_halves(group_.window(seq));
     if (seen.low == seq - window_entries_) break;  // unclaimed, and so is all that follows
     if (seen.low != seq) continue;                 // passed by the floor meanwhile
@@ -261,12 +274,14 @@ void SharedConsumer::look_for_due() noexcept {
       consider(seen, in_window, time, earliest);
     }
   }
+  // Delayed ones among many settled: out of the way, so that the next look is short.
+  if (seq - floor > long_look) group_.clear_floor(self_, SharedGroup::Patience::some);
   const std::uint64_t table_due = look_in_table(time);
   earliest = std::min(earliest, table_due);
   std::sort_heap(due_.begin(), due_.begin() + due_end_,
                  [](const Candidate& a, const Candidate& b) { return a.seq < b.seq; });
   // While something is due the others look, too: nobody waits for what one has found and not taken.
-  group_.announce_due(due_end_ != 0 ? now_ : earliest, false);
+  group_.announce_due(due_end_ != 0 ? now_ : earliest);
 }
 
 // False: nothing more may be handed out in this call.

@@ -165,7 +165,7 @@ class SharedConsumer : public Reader {
   bool fetch_due(HandOut* out, std::size_t capacity, std::size_t& count, Fetch& verdict) noexcept;
   void look_for_due() noexcept;
   std::uint64_t look_in_table(const TickTime& time) noexcept;
-  [[nodiscard]] bool holds_the_window() const noexcept;
+  [[nodiscard]] bool holds_everything() noexcept;
   void consider(sync::Word16 seen, std::uint32_t index, const TickTime& time,
                 std::uint64_t& earliest) noexcept;
   bool replace(std::uint32_t index, sync::Word16 seen, const shm::Lease& lease) noexcept;

@@ -109,10 +109,8 @@ SharedGroup::Eviction SharedGroup::evict(std::uint64_t seq, std::uint32_t evicto
   if (look_at_slot(segment_.slots()[seq & (slots - 1)], seq, offset) != SlotLook::there) {
     return Eviction::changed;
   }
-  const TickTime time = time_of_group(group_, base::coarse_tick_64());
-  const std::uint64_t due_in = due_in_ticks(lease, time);
-  const std::uint64_t due = due_in == ~std::uint64_t{0} ? due_in : time.now + due_in;
-  lower(group_.table_due_tick, due);
+  const std::uint64_t due = due_tick(lease);
+  announce_in_table(due);
   const auto reservation = table_.reserve(seq, lease, offset >> shm::ref_unit_shift, evictor);
   if (!reservation) return Eviction::table_full;
   const std::uint64_t moved = shm::moved_word(reservation->index, reservation->generation);
@@ -124,7 +122,7 @@ SharedGroup::Eviction SharedGroup::evict(std::uint64_t seq, std::uint32_t evicto
   }
   SHMQ_CRASH_POINT("evict.moved");
   table_.commit(seq, moved);
-  lower(group_.table_due_tick, due);
+  announce_in_table(due);
   return Eviction::evicted;
 }
 
@@ -140,13 +138,10 @@ bool SharedGroup::something_is_settled_behind(std::uint64_t seq) const noexcept 
 
 std::uint64_t SharedGroup::clear_floor(std::uint32_t evictor, Patience patience) noexcept {
   const TickTime time = time_of_group(group_, base::coarse_tick_64());
-  const std::uint64_t begin = advance_floor();
-  std::uint64_t floor = begin;
+  std::uint64_t floor = advance_floor();
   bool looked_behind = patience == Patience::none;
   int futile = 0;
-  // Much room is enough for a while.
-  for (std::uint64_t step = 0; step < window_entries_ && floor - begin <= window_entries_ / 8;
-       ++step) {
+  for (std::uint64_t step = 0; step < window_entries_; ++step) {
     const sync::Word16 seen = sync::read_halves(window(floor));
     if (seen.low == floor) {
       const Lease lease = shm::unpack_lease(seen.high);
@@ -240,9 +235,17 @@ std::uint64_t SharedGroup::drop_stragglers() noexcept {
   return dropped;
 }
 
-void SharedGroup::announce_due(std::uint64_t tick, bool in_table) noexcept {
+void SharedGroup::announce_due(std::uint64_t tick) noexcept { lower(group_.next_due_tick, tick); }
+
+void SharedGroup::announce_in_table(std::uint64_t tick) noexcept {
+  lower(group_.table_due_tick, tick);
   lower(group_.next_due_tick, tick);
-  if (in_table) lower(group_.table_due_tick, tick);
+}
+
+std::uint64_t SharedGroup::due_tick(const Lease& lease) const noexcept {
+  const TickTime time = time_of_group(group_, base::coarse_tick_64());
+  const std::uint64_t ticks = due_in_ticks(lease, time);
+  return ticks == ~std::uint64_t{0} ? ticks : time.now + ticks;
 }
 
 void SharedGroup::lower(std::uint64_t& hint, std::uint64_t tick) noexcept {
@@ -290,6 +293,7 @@ void SharedGroup::reclaim(std::uint32_t number, std::uint64_t dead_word) noexcep
     SHMQ_CRASH_POINT("reclaim.lease");
   }
   if (table_.any()) {
+    announce_in_table(base::coarse_tick_64());
     table_.settle_reservations(window_, window_entries_, owner);
     for (std::uint32_t index = 0; index < table_.size(); ++index) {
       for (int attempt = 0; attempt < attempts_max; ++attempt) {
@@ -303,6 +307,7 @@ void SharedGroup::reclaim(std::uint32_t number, std::uint64_t dead_word) noexcep
         break;
       }
     }
+    announce_in_table(base::coarse_tick_64());
   }
   sync::fetch_add(group_.redelivered_death_total, redelivered);
   announce_due_now();

@@ -75,8 +75,11 @@ class SharedGroup {
                            bool and_stragglers) noexcept;
 
   /// From now on something may be due at `tick`: before and after what makes it so.
-  /// `in_table`: it may be a straggler.
-  void announce_due(std::uint64_t tick, bool in_table = true) noexcept;
+  void announce_due(std::uint64_t tick) noexcept;
+  /// The same for a straggler.
+  void announce_in_table(std::uint64_t tick) noexcept;
+  /// When a message with this lease may be handed out again; ~0: not by time.
+  [[nodiscard]] std::uint64_t due_tick(const shm::Lease& lease) const noexcept;
   void announce_due_now() noexcept { announce_due(base::coarse_tick_64()); }
 
   /// May another message become dead that holds this many bytes of the arena? All groups' dead

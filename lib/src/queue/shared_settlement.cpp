@@ -46,8 +46,13 @@ bool SharedConsumer::change_own(std::uint64_t seq, std::uint32_t token, Change c
     if (!index) return false;
     const sync::Word16 straggler = table.read(*index);
     if (straggler.low != seq || !is_ours(straggler.high)) return false;  // nobody else frees ours
+    const Lease to = change(shm::unpack_lease(straggler.high));
+    const std::uint64_t due = group_.due_tick(to);
+    group_.announce_in_table(due);
     // [T5] seq_cst: the same, in the table.
-    if (table.change(*index, straggler, change(shm::unpack_lease(straggler.high)))) return true;
+    if (!table.change(*index, straggler, to)) continue;
+    group_.announce_in_table(due);
+    return true;
   }
   return false;
 }
