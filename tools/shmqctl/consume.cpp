@@ -311,16 +311,19 @@ class ConsumeCommand {
     }
     // Doubling: a command that fails for ever shall not spin.
     const unsigned shift = std::min(delivery.failures(), 10U);
-    static_cast<void>(delivery.nack(std::min(first_back_off * (1 << shift), longest_back_off)));
+    const shmq::Settlement nacked =
+        delivery.nack(std::min(first_back_off * (1 << shift), longest_back_off));
     if (end == CommandEnd::not_run && settled_ == 0) {
       // Not one has succeeded: a mistyped command shall not fail every message of the queue.
       throw Failure{exit_error, "run '" + *arguments_.command + "'", "sh cannot find or execute it",
                     "the message will be delivered again"};
     }
-    if (shared_ && delivery.failures() + 1 == group_.delivery_limit) {
+    if (shared_ && nacked == shmq::Settlement::settled &&
+        delivery.failures() + 1 == group_.delivery_limit) {
       std::cerr << "shmqctl: " << what_ << ": message " << delivery.seq().value << " failed "
-                << group_.delivery_limit
-                << " times, it is dead now: kept, but not handed out again (see shmqctl stat)\n";
+                << (group_.delivery_limit == 1 ? "once"
+                                               : std::to_string(group_.delivery_limit) + " times")
+                << ", it is dead now: kept, but not handed out again (see shmqctl stat)\n";
     }
   }
 
@@ -385,9 +388,9 @@ void add_end_options(CLI::App& command, ConsumeArguments* a) {
       "end after so many messages; exit 5 if fewer come in time");
   add_time(
       command, "--timeout", [a](nanoseconds time) { a->timeout = time; },
-      "end when nothing came for so long (default 1s, but the first message of a new queue is "
-      "waited for without limit)");
-  command.add_flag("--follow,-f", a->follow, "go on until SIGINT or SIGTERM")
+      "end when nothing came for so long (default 1s, but then the first message of a new queue, "
+      "what is delayed, and what others of a shared group hold are waited for without limit)");
+  command.add_flag("--follow,-f", a->follow, "go on until a signal: SIGHUP, SIGINT, SIGTERM")
       ->excludes("--timeout");
 }
 
@@ -429,7 +432,7 @@ void add_consume_command(CLI::App& app, Context& context) {
   command
       ->add_option_function<std::string>(
           "--ack", [a](const std::string& text) { a->ack = text == "auto"; },
-          "auto (default): after the write; none: all are given back at the end")
+          "auto (default): after the write; none: all are held, and given back at the end")
       ->type_name("auto|none")
       ->check(CLI::IsMember({"auto", "none"}));
   add_end_options(*command, a);
