@@ -224,13 +224,13 @@ same_bytes "killed while it writes: nothing is missing" "$work/expected" "$work/
 gives "rm" 0 ctl queue rm q
 
 # --- leases --------------------------------------------------------------------------------------
-lease_ms=200
+lease_ms=600
 gives "create" 0 ctl queue create q --group w --lease ${lease_ms}ms
 ctl publish q long
 start long consume q --group w -n 1 --exec "$block"
 long=$last
 read -r -u 7 seq
-for_longer_than_leases "the lease is kept while the command runs" $((5 * lease_ms)) no_lease_ended w
+for_longer_than_leases "the lease is kept while the command runs" $((3 * lease_ms)) no_lease_ended w
 gives "nobody else gets it" 5 ctl consume q --group w --timeout 0
 one_line "nobody else gets it" "1 message held by others"
 echo go >&8
@@ -250,6 +250,47 @@ ends "its ack is refused, so it has settled none" 5 "$late"
 grep -q 'lease lost.*may be delivered again' "$work/late.err" && pass || fail "lease lost: $(cat "$work/late.err")"
 equals "its ack is refused" "2 0" "$(of_group q w acked_total) $(of_group q w in_flight)"
 
+# 32 messages of 8 KiB are one write, and four times what a pipe holds.
+large() { seq -f '%08191.0f' 1 32; }
+start_writer() {
+  exec 6<>"$work/pipe"
+  "$shmqctl" consume q --group w -n 32 >"$work/pipe" 2>"$work/writer.err" &
+  writer=$!
+  children+=("$writer")
+  exec 5<"$work/pipe" 6>&-
+  until [[ $(of_group q w in_flight) -eq 32 ]]; do :; done
+}
+
+# A slow reader: the lease is kept, and each message comes once.
+large | ctl publish q
+start_writer
+: >"$work/got"
+until=$(($(now_ms) + 3 * lease_ms))
+while (($(now_ms) < until)); do
+  dd bs=4096 count=1 status=none <&5 >>"$work/got"
+  read -r -t 0.06 -u 8 word  # its pace; nobody writes there
+done
+equals "a slow reader: the write goes on" 32 "$(of_group q w in_flight)"
+gives "a slow reader: nobody else gets them" 5 ctl consume q --group w --timeout 0
+cat <&5 >>"$work/got"
+exec 5<&-
+ends "a slow reader" 0 "$writer"
+equals "a slow reader: no complaint" "" "$(cat "$work/writer.err")"
+large >"$work/expected"
+same_bytes "a slow reader gets all" "$work/expected" "$work/got"
+
+# A reader that hangs: others get them, and that is told when it reads on.
+large | ctl publish q
+start_writer
+before=$(of_group q w acked_total)
+equals "a reader that hangs: others get them" 32 \
+  "$(ctl consume q --group w -n 32 --timeout 300s | wc -l)"
+cat <&5 >"$work/got"
+exec 5<&-
+ends "a reader that hangs" 0 "$writer"
+one_line "a reader that hangs" "lease lost, 32 messages" "$work/writer.err"
+equals "a reader that hangs: acked once" 32 $(($(of_group q w acked_total) - before))
+
 # --ack none: held beyond the lease, and given back.
 seq 1 5 | ctl publish q
 start holder consume q --group w --ack none --follow
@@ -257,7 +298,7 @@ holder=$last
 until [[ $(wc -l <"$work/holder.out") -eq 5 ]]; do :; done
 before=$(of_group q w redelivered_total lease)
 still() { [[ $(of_group q w redelivered_total lease) -eq $before && $(of_group q w in_flight) -eq 5 ]]; }
-for_longer_than_leases "--ack none keeps its leases" $((5 * lease_ms)) still
+for_longer_than_leases "--ack none keeps its leases" $((3 * lease_ms)) still
 gives "nobody else gets them" 5 ctl consume q --group w --timeout 0
 
 # --- who holds what ------------------------------------------------------------------------------
@@ -271,14 +312,14 @@ assert listed["schema_version"] == 1
 holder = listed["participants"][0]
 assert holder["cgroup"], holder
 held = holder["held"]
-assert [one["seq"] for one in held] == [2, 3, 4, 5, 6], held
+assert [one["seq"] for one in held] == [66, 67, 68, 69, 70], held
 assert all(one["hand_outs"] == 1 and one["held_seconds"] >= 0 and not one["expired"] for one in held)
 assert holder["oldest_held_seconds"] == max(one["held_seconds"] for one in held)
 P
 gives "consumer ls" 0 ctl consumer ls q
 grep -q "busy  *5 " "$work/out" && pass || fail "consumer ls: $(cat "$work/out")"
 gives "consumer ls --held" 0 ctl --no-headers consumer ls q --held
-equals "consumer ls --held" "2 3 4 5 6" "$(awk '{ print $4 }' "$work/out" | xargs)"
+equals "consumer ls --held" "66 67 68 69 70" "$(awk '{ print $4 }' "$work/out" | xargs)"
 kill -TERM "$holder"
 ends "SIGTERM with --ack none" 143 "$holder"
 ctl consume q --group w --format json --timeout 0 >"$work/rest"

@@ -329,10 +329,12 @@ class ConsumeCommand {
 
   // --- leases ----------------------------------------------------------------------------------
 
-  /// Prolongs what is in hand and in `current`, when half of the lease is over since the last time.
+  /// Prolongs what is held and what is in `current`, when a quarter of the lease is over since the
+  /// last time: a reader that lets us go on a little more often than each half must not come just
+  /// too early, and the next time too late.
   void keep_leases(std::span<shmq::Delivery> current) {
     const auto now = steady_clock::now();
-    if (group_.lease.count() == 0 || now - kept_at_ < group_.lease / 2) return;
+    if (group_.lease.count() == 0 || now - kept_at_ < group_.lease / 4) return;
     kept_at_ = now;
     // What is lost here is told when its ack is refused.
     for (shmq::Delivery& delivery : current) static_cast<void>(delivery.extend());
