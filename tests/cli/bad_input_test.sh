@@ -10,7 +10,7 @@ segment() { echo "/dev/shm/shmq.$ns.$1"; }
 as_nobody() { setpriv --reuid=65534 --regid=65534 --clear-groups -- "$@"; }
 
 gives "create" 0 ctl queue create q --capacity 64 --arena 2MiB --chunk 64KiB --max-message 1KiB \
-  --max-producers 8 --group default --group other
+  --max-producers 8 --group default:exclusive --group other
 seq 1 3 | ctl publish q
 state_of q >"$work/before"
 unchanged() {
@@ -35,6 +35,16 @@ refused "no such user" 2 "no user" ctl --trust-owner no-such-user-here queue ls
 refused "no such unix group" 2 "no group" ctl queue create x --owner-group no-such-group-here
 refused "exclusive options" 2 "" ctl publish q message --file x
 refused "attribute" 2 "key=value" ctl publish q message --attribute novalue
+for limit in 0 64 -1 many; do
+  refused "delivery limit $limit" 2 "delivery-limit" ctl group create q g --delivery-limit $limit
+done
+refused "exclusive groups have no delivery limit" 2 "exclusive" \
+  ctl group create q g --mode exclusive --delivery-limit 3
+refused "no delivery limit without a shared group" 2 "shared" ctl queue create x --delivery-limit 3
+refused "group mode" 2 "competing" ctl group create q g --mode competing
+refused "group mode at creation" 2 "competing" ctl queue create x --group g:competing
+refused "lease" 2 "soon" ctl group create q g --lease soon
+refused "lease out of range" 2 "hour" ctl group create q g --lease 2h
 refused "out of range" 2 "" ctl queue create x --capacity 3
 refused "no power of two" 2 "" ctl queue create x --chunk 5000
 unchanged "usage"
@@ -81,7 +91,14 @@ for limit in "--capacity 128" "--arena 4MiB" "--chunk 128KiB" "--max-message 2Ki
   refused "exists with other limits: $limit" 1 "'q'" ctl queue create q --if-not-exists $words
 done
 gives "--if-not-exists with the same limits" 0 ctl queue create q --if-not-exists --capacity 64 \
-  --arena 2MiB --chunk 64KiB --max-message 1KiB --max-producers 8 --group default --group other
+  --arena 2MiB --chunk 64KiB --max-message 1KiB --max-producers 8 --group default:exclusive --group other
+limits="--capacity 64 --arena 2MiB --chunk 64KiB --max-message 1KiB --max-producers 8"
+for group in "--group default" "--group other:exclusive" "--group other --lease 5s" \
+  "--group other --delivery-limit 3"; do
+  # shellcheck disable=SC2086 # the words of the options
+  refused "its group is another: $group" 1 "'(default|other)'.*(shared|exclusive|lease|limit)" \
+    ctl queue create q --if-not-exists $limits $group
+done
 refused "group exists" 1 "'other'" ctl group create q other
 unchanged "exists"
 
@@ -93,6 +110,7 @@ refused "line too large" 1 "message 1 .*too large" bash -c "'$shmqctl' publish q
 refused "frame too large" 1 "too large" \
   bash -c "printf '\\377\\377\\377\\377' | '$shmqctl' publish q --frame"
 refused "wrong group mode" 1 "mode" ctl consume q --mode shared --timeout 0
+refused "wrong group mode, the other way" 1 "mode" ctl consume q --group other --mode exclusive --timeout 0
 refused "durable without the daemon" 1 "daemon" ctl queue create x --durable
 refused "start beyond the tail" "$(ctl group create q s --from 99 >/dev/null 2>&1; echo $?)" "" \
   ctl group create q s --from 99

@@ -98,6 +98,14 @@ print(json.dumps(state, sort_keys=True))'
   ctl --format json peek "$1" -n 100 2>/dev/null || ctl peek "$1" --format json -n 100
 }
 
+# json KEY… : the value at that path of the JSON on stdin; numbers are indices.
+json() { python3 -c 'import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1:]: value = value[int(key)] if isinstance(value, list) else value[key]
+print(value)' "$@"; }
+# of_group QUEUE GROUP KEY…
+of_group() { ctl -o json group info "$1" "$2" | json group "${@:3}"; }
+
 finish() {
   local left
   rm -rf "$work"

@@ -8,7 +8,7 @@ field() { python3 -c 'import json,sys; d=json.load(sys.stdin)
 for key in sys.argv[1].split("."): d = d[int(key)] if key.isdigit() else d[key]
 print(d)' "$1"; }
 
-gives "create" 0 ctl queue create q --capacity 1024 --arena 8MiB --group default --group other
+gives "create" 0 ctl queue create q --capacity 1024 --arena 8MiB --group default:exclusive --group other:exclusive
 equals "create makes a remark" "queue 'q' created" "$(cat "$work/out")"
 
 # --- lines -------------------------------------------------------------------------------------

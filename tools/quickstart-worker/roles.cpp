@@ -4,16 +4,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
-#include <iostream>
 #include <map>
-#include <shmq/shmq.hpp>
-#include <thread>
 #include <vector>
+
+#include "common.hpp"
 
 namespace quickstart {
 namespace {
@@ -22,24 +20,6 @@ using namespace std::chrono_literals;
 using namespace shmq::literals;
 
 constexpr std::size_t batch_max = 64;
-
-int complain(const std::string& text) {
-  std::cerr << "quickstart-worker: " << text << '\n';
-  return 1;
-}
-int complain(const shmq::Error& error) { return complain(error.message()); }
-
-// The queue may be about to be created by another process.
-shmq::Result<shmq::Queue> open_queue() { return shmq::Queue::open(queue_name); }
-
-bool is_end(const shmq::Delivery& delivery, bool& newline_at_end) {
-  for (const auto& attribute : delivery.attributes()) {
-    if (attribute.key != end_key) continue;
-    newline_at_end = attribute.value == "newline";
-    return true;
-  }
-  return false;
-}
 
 // Receives in batches and calls `take` for each; acks after `done`. Ends after the last message.
 template <typename Take, typename Done>
@@ -77,11 +57,14 @@ bool write_all(int descriptor, const char* bytes, std::size_t count) {
 
 int create() {
   // Small enough that the producer waits for its consumers: the flow is real.
-  auto queue =
-      shmq::Queue::create(queue_name, {.slots = 4096,
-                                       .arena_bytes = 4_MiB,
-                                       .chunk_bytes = 64_KiB,
-                                       .groups = {{.name = "archive"}, {.name = "words"}}});
+  auto queue = shmq::Queue::create(
+      queue_name,
+      {.slots = 4096,
+       .arena_bytes = 4_MiB,
+       .chunk_bytes = 64_KiB,
+       .groups = {
+           {.name = "archive"},
+           {.name = "words", .mode = shmq::GroupMode::shared, .lease = 1s, .delivery_limit = 20}}});
   return queue ? 0 : complain(queue.error());
 }
 
@@ -175,43 +158,6 @@ int archive(const std::string& output, unsigned long long hang_after) {
   return code;
 }
 
-int count_words() {
-  unsigned long long words = 0;
-  std::vector<double> latencies_us;
-  const int code = consume(
-      "words",
-      [&](const shmq::Delivery& delivery) {
-        bool ignored = false;
-        if (const auto published = delivery.publish_time()) {
-          latencies_us.push_back(std::chrono::duration<double, std::micro>(
-                                     std::chrono::system_clock::now() - *published)
-                                     .count());
-        }
-        // A word is what holds a printable character, between white space; other bytes neither
-        // begin nor end one. So it is in wc, in the C locale.
-        bool inside = false;
-        for (const char c : delivery.text()) {
-          if (c == ' ' || (c >= '\t' && c <= '\r')) {
-            inside = false;
-          } else if (c > ' ' && c <= '~' && !inside) {
-            inside = true;
-            ++words;
-          }
-        }
-        return is_end(delivery, ignored);
-      },
-      [] { return true; });
-  if (code != 0) return code;
-  std::sort(latencies_us.begin(), latencies_us.end());
-  const auto at = [&](double share) {
-    return latencies_us.empty() ? 0.0
-                                : latencies_us[static_cast<std::size_t>(
-                                      share * static_cast<double>(latencies_us.size() - 1))];
-  };
-  std::printf("words %llu\nlatency %.1f %.1f\n", words, at(0.5), at(0.99));
-  return 0;
-}
-
 int index() {
   {
     auto queue = open_queue();
@@ -235,37 +181,6 @@ int index() {
       [] { return true; });
   if (code != 0) return code;
   std::printf("index %llu %zu\n", lines, fields.size());
-  return 0;
-}
-
-int wait_for_active(const std::string& group) {
-  auto queue = open_queue();
-  if (!queue) return complain(queue.error());
-  for (;;) {
-    for (const auto& info : queue->groups()) {
-      if (info.name == group && info.active_participant != 0) return 0;
-    }
-    std::this_thread::sleep_for(200us);
-  }
-}
-
-int report() {
-  auto queue = open_queue();
-  if (!queue) return complain(queue.error());
-  const auto stats = queue->stats();
-  // The last message is the mark of the end.
-  std::printf("messages %llu\n", static_cast<unsigned long long>(stats.tail.value - 1));
-  for (const auto& info : queue->groups()) {
-    const auto lost = stats.tail.value - info.born.value - info.acked_total - info.ready -
-                      info.in_flight - info.delayed;
-    std::printf(
-        "group %s %llu %llu %llu %llu\n", info.name.c_str(),
-        static_cast<unsigned long long>(info.acked_total),
-        static_cast<unsigned long long>(info.redelivered_death_total +
-                                        info.redelivered_lease_total + info.redelivered_nack_total +
-                                        info.redelivered_release_total),
-        static_cast<unsigned long long>(lost), static_cast<unsigned long long>(info.born.value));
-  }
   return 0;
 }
 

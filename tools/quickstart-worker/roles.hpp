@@ -3,7 +3,9 @@
 // The processes of tools/quickstart. Each gives an exit code; failures have been reported.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <vector>
 
 namespace quickstart {
 
@@ -12,7 +14,7 @@ inline constexpr const char* queue_name = "lines";
 /// An attribute that marks the last message and tells whether the file ends with a newline.
 inline constexpr const char* end_key = "end";
 
-/// Creates the queue with groups `archive` and `words`.
+/// Creates the queue with groups `archive` (exclusive) and `words` (shared, lease 1 s).
 int create();
 /// Publishes each line of `file` as a message (with the time), then one that says it was the last.
 int publish(const std::string& file);
@@ -20,13 +22,25 @@ int publish(const std::string& file);
 /// entry of {next seq, bytes} is written after each batch, before it is acked.
 /// After `hang_after` lines it stands still with messages in flight, to be killed.
 int archive(const std::string& output, unsigned long long hang_after);
-/// Counts words as `wc -w` does, and latencies; prints "words N" and the latencies.
-int count_words();
+/// One of the workers of group `words`: counts words as `wc -w` does and notes in a file what it
+/// handled, and what became of its acks. Ends at SIGTERM. With a `stall`, it stands still once,
+/// with a batch in hand, when it has handled more than `stall_after` messages: "until-killed" or
+/// "until-continued" (SIGCONT). `notes`.stalls appears then.
+int work_on_words(const std::string& notes, const std::string& stall,
+                  unsigned long long stall_after);
+/// Sums up the notes, each message once; prints words, latencies, hand-outs, refused acks, messages
+/// that nobody handled, and contradictions (settled twice, counted differently).
+int sum_of_words(const std::vector<std::string>& notes);
 /// Creates the group `index` late, from earliest, and counts lines by what stands before a colon.
 int index();
 /// Waits until the group has an active consumer.
 int wait_for_active(const std::string& group);
-/// Prints one line per group: name, acked, redelivered, lost; and the number of messages.
+/// Waits until all that this process held in a shared group is in the hands of others, or settled.
+int wait_until_passed_on(std::uint32_t pid);
+/// Waits until the group has settled everything published so far.
+int wait_until_drained(const std::string& group);
+/// Prints the number of messages, and a line per group: name, acked, redelivered because of death,
+/// lease, nack, release, and lost.
 int report();
 int remove();
 

@@ -5,13 +5,20 @@
 // Invariants:
 // 1. A message is acked only after write(2) took all of its bytes (or --exec's command exited 0).
 //    A reader that goes away costs nothing: what it did not take is delivered again.
-// 2. Messages are taken in batches and written in one block, but what has arrived is never held
+// 2. Whatever ends the command early (a signal, an error), what is in hand is released, which does
+//    not count as a failure of the message. A Delivery left to itself would count as one.
+// 3. Messages are taken in batches and written in one block, but what has arrived is never held
 //    back: receive_batch waits for the first message only.
+// 4. Leases are prolonged while there is progress: a command that runs, a reader that reads. A
+// reader
+//    that takes nothing for as long as the lease loses it, and others of the group go on.
+#include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <climits>
 #include <iostream>
 #include <limits>
 #include <memory>
@@ -26,8 +33,12 @@ namespace shmqctl {
 namespace {
 
 using std::chrono::nanoseconds;
+using std::chrono::steady_clock;
 
 constexpr std::size_t batch_messages = 256;
+// What one consumer of a shared group takes, the others cannot have; if it is killed, they see it
+// again.
+constexpr std::size_t shared_batch_messages = 32;
 constexpr nanoseconds default_timeout = std::chrono::seconds{1};
 constexpr nanoseconds first_back_off = std::chrono::milliseconds{50};
 constexpr nanoseconds longest_back_off = std::chrono::seconds{1};
@@ -47,12 +58,18 @@ struct ConsumeArguments {
   std::string format = "raw";
 };
 
+std::string messages(std::uint64_t count) {
+  return std::to_string(count) + (count == 1 ? " message" : " messages");
+}
+
 class ConsumeCommand {
  public:
   ConsumeCommand(const Context& context, const ConsumeArguments& arguments)
       : arguments_(arguments),
         queue_(open_queue(context, arguments.queue, shmq::Access::participant)),
         group_(choose_group()),
+        shared_(group_.mode == shmq::GroupMode::shared),
+        tells_waits_(!context.quiet && ::isatty(STDERR_FILENO) != 0),
         what_("consume queue '" + arguments.queue + "', group '" + group_.name + "'"),
         consumer_(take(queue_.consumer(group_.name,
                                        {.name = "shmqctl consume", .expect_mode = arguments.mode}),
@@ -61,27 +78,18 @@ class ConsumeCommand {
     if (arguments.nul) framing_ = Framing::nul;
     if (arguments.frame) framing_ = Framing::length;
     // "Publishing has not begun" is not "drained": then the first message is waited for.
-    first_wait_ = !arguments.timeout && queue_.stats().tail.value == 0;
-    if (first_wait_ && !arguments.follow && !context.quiet && ::isatty(STDERR_FILENO) != 0) {
-      std::cerr << "shmqctl: waiting for the first message of queue '" << arguments.queue
-                << "' (--timeout limits it)\n";
+    first_wait_ = !arguments.timeout && nothing_was_published();
+    if (first_wait_ && !arguments.follow) {
+      tell_wait("waiting for the first message of queue '" + arguments.queue + "'");
     }
   }
 
   int run() {
-    while (settled_ < arguments_.count) {
-      const std::size_t got = receive();
-      if (stop_.signal() != 0) break;
-      if (got == 0) {
-        if (done()) break;
-        continue;
-      }
-      first_wait_ = false;
-      if (arguments_.command) {
-        run_command(batch_[0]);
-      } else {
-        write_out(std::span{batch_}.first(got));
-      }
+    try {
+      receive_all();
+    } catch (...) {
+      give_back();
+      throw;
     }
     give_back();
     if (stop_.signal() != 0) return stop_.exit_code();
@@ -114,100 +122,239 @@ class ConsumeCommand {
                   "name one with --group"};
   }
 
+  [[nodiscard]] bool nothing_was_published() const { return queue_.stats().tail.value == 0; }
+
+  void tell_wait(const std::string& text) {
+    if (tells_waits_) std::cerr << "shmqctl: " << text << " (--timeout limits it)\n";
+    tells_waits_ = false;
+  }
+
+  void receive_all() {
+    while (settled_ < arguments_.count) {
+      const std::size_t got = receive();
+      if (stop_.signal() != 0) return;
+      if (got == 0) {
+        if (done()) return;
+        continue;
+      }
+      first_wait_ = false;
+      if (arguments_.command) {
+        run_command(batch_[0]);
+        if (stop_.signal() != 0) return;
+      } else {
+        write_out(std::span{batch_}.first(got));
+      }
+    }
+  }
+
+  /// Fills batch_; 0 when nothing came in time. Meanwhile it keeps the leases of what --ack none
+  /// holds.
   std::size_t receive() {
-    std::size_t room = batch_.size();
+    std::size_t room = shared_ ? shared_batch_messages : batch_.size();
     if (arguments_.command) room = 1;
     room = static_cast<std::size_t>(std::min<std::uint64_t>(room, arguments_.count - settled_));
-    const nanoseconds wait = arguments_.follow || first_wait_
-                                 ? shmq::forever
-                                 : arguments_.timeout.value_or(default_timeout);
-    auto got = consumer_.receive_batch(std::span{batch_}.first(room), wait, stop_.token());
-    if (got) return *got;
-    if (got.error() == shmq::Errc::interrupted && stop_.signal() != 0) return 0;
-    give_back();
-    throw failure_of(got.error(), what_);
+    nanoseconds left = arguments_.timeout.value_or(default_timeout);
+    if (arguments_.follow) left = shmq::forever;
+    for (;;) {
+      nanoseconds wait = left;
+      if (!held_.empty() && group_.lease.count() > 0) wait = std::min(wait, group_.lease / 2);
+      auto got = consumer_.receive_batch(std::span{batch_}.first(room), wait, stop_.token());
+      if (!got) {
+        if (got.error() == shmq::Errc::interrupted && stop_.signal() != 0) return 0;
+        throw failure_of(got.error(), what_);
+      }
+      if (!held_.empty()) keep_leases({});
+      if (left != shmq::forever) left -= wait;
+      if (*got != 0 || left.count() <= 0) return *got;
+    }
   }
 
   /// Nothing came in time. Is that the end?
   bool done() {
-    if (arguments_.follow || first_wait_) return false;
+    if (arguments_.follow) return false;
+    if (first_wait_) {
+      // Somebody else of the group may have taken it all: then the usual time is waited for.
+      first_wait_ = nothing_was_published();
+      return false;
+    }
     const shmq::GroupInfo group = find_group(queue_, arguments_.queue, group_.name);
     const std::uint64_t held = held_.size();
     const std::uint64_t unsettled = group.ready + group.in_flight + group.delayed;
     if (unsettled <= held) return true;
-    if (consumer_.active()) {
-      // Ours, and held back only by a nack's delay: it will come.
-      if (!arguments_.timeout) return false;
-      obstacle_ = ", " + std::to_string(unsettled - held) + " messages are delayed";
+    if (!consumer_.active()) {
+      obstacle_ = ", another consumer of the group is active";
       return true;
     }
-    obstacle_ = ", another consumer of the group is active";
+    // What is delayed will come; what others of a shared group hold comes back if they fail. With
+    // --ack none two could wait for each other.
+    if (!arguments_.timeout && (!shared_ || arguments_.ack)) {
+      tell_wait("waiting for " + messages(unsettled - held) +
+                " that others hold or that are delayed");
+      return false;
+    }
+    const std::uint64_t others = group.in_flight > held ? group.in_flight - held : 0;
+    if (group.delayed > 0) obstacle_ += ", " + messages(group.delayed) + " delayed";
+    if (others > 0) obstacle_ += ", " + messages(others) + " held by others of the group";
+    if (group.at_in_flight_limit) obstacle_ += ", the group is at its limit of messages in flight";
+    if (obstacle_.empty()) obstacle_ = ", " + messages(unsettled - held) + " left";
     return true;
   }
 
+  // --- to stdout -------------------------------------------------------------------------------
+
   void write_out(std::span<shmq::Delivery> deliveries) {
     block_.clear();
+    ends_.clear();
     for (const shmq::Delivery& delivery : deliveries) {
-      if (framing_ != Framing::json) {
-        append_payload(block_, delivery.text(), framing_);
-        continue;
-      }
-      MessageView view{.seq = delivery.seq(),
-                       .payload = delivery.text(),
-                       .publish_time = delivery.publish_time(),
-                       .attributes = {},
-                       .hand_outs = delivery.hand_outs(),
-                       .failures = delivery.failures()};
-      for (const shmq::Attribute& attribute : delivery.attributes()) {
-        view.attributes.emplace_back(attribute.key, attribute.value);
-      }
-      append_message(block_, view, Framing::json);
+      append(delivery);
+      ends_.push_back(block_.size());
     }
+    std::size_t written = 0;
     try {
-      write_all(STDOUT_FILENO, block_, &stop_, "write to stdout");
+      while (written < block_.size()) {
+        await_reader();
+        const auto piece = std::string_view{block_}.substr(written, PIPE_BUF);
+        write_all(STDOUT_FILENO, piece, &stop_, "write to stdout");
+        written += piece.size();
+        keep_leases(deliveries);
+      }
     } catch (Failure& failure) {
-      for (shmq::Delivery& delivery : deliveries) held_.push_back(std::move(delivery));
-      give_back();
-      if (failure.remedy.empty() && !failure.why.empty()) {
+      if (stop_.signal() != 0) {
+        const auto whole = std::upper_bound(ends_.begin(), ends_.end(), written) - ends_.begin();
+        settle(deliveries.first(static_cast<std::size_t>(whole)));
+      } else if (failure.remedy.empty() && !failure.why.empty()) {
         failure.remedy = "the messages of this write were not acknowledged";
       }
       throw;
     }
+    settle(deliveries);
+  }
+
+  void append(const shmq::Delivery& delivery) {
+    if (framing_ != Framing::json) {
+      append_payload(block_, delivery.text(), framing_);
+      return;
+    }
+    MessageView view{.seq = delivery.seq(),
+                     .payload = delivery.text(),
+                     .publish_time = delivery.publish_time(),
+                     .attributes = {},
+                     .hand_outs = delivery.hand_outs(),
+                     .failures = delivery.failures()};
+    for (const shmq::Attribute& attribute : delivery.attributes()) {
+      view.attributes.emplace_back(attribute.key, attribute.value);
+    }
+    append_message(block_, view, Framing::json);
+  }
+
+  /// Until a piece of PIPE_BUF bytes can be written without blocking, so that a signal is never
+  /// missed.
+  void await_reader() {
+    std::array<pollfd, 2> items{{{STDOUT_FILENO, POLLOUT, 0}, {stop_.fd(), POLLIN, 0}}};
+    while (::poll(items.data(), items.size(), -1) < 0 && errno == EINTR) {
+    }
+    if (stop_.signal() != 0) throw Failure{stop_.exit_code(), what_, "", ""};
+  }
+
+  /// Written: acknowledges, or holds until the end.
+  void settle(std::span<shmq::Delivery> deliveries) {
+    if (deliveries.empty()) return;
     settled_ += deliveries.size();
     if (!arguments_.ack) {
       for (shmq::Delivery& delivery : deliveries) held_.push_back(std::move(delivery));
       return;
     }
-    // Refused means that another consumer took over: it will get them again, which is its right.
-    if (consumer_.ack_through(deliveries.back().seq()) == shmq::Settlement::lease_lost)
-      lost(deliveries);
+    std::size_t refused = 0;
+    if (shared_) {
+      for (shmq::Delivery& delivery : deliveries) {
+        if (delivery.ack() == shmq::Settlement::lease_lost) ++refused;
+      }
+    } else if (consumer_.ack_through(deliveries.back().seq()) == shmq::Settlement::lease_lost) {
+      refused = deliveries.size();
+    }
+    if (refused != 0) tell_lost(messages(refused) + " of those written");
   }
 
+  // --- to a command ----------------------------------------------------------------------------
+
   void run_command(shmq::Delivery& delivery) {
-    const ExecOptions options{*arguments_.command, arguments_.queue, group_.name, group_.lease};
-    const bool success = run_for(delivery, options);
-    if (!success) {
-      // Doubling: a command that fails for ever shall not spin.
-      const unsigned shift = std::min(delivery.failures(), 10U);
-      static_cast<void>(delivery.nack(std::min(first_back_off * (1 << shift), longest_back_off)));
+    const std::string name = "message " + std::to_string(delivery.seq().value);
+    bool lost = false;
+    const auto keep = [&] {
+      keep_leases({});
+      // A lost lease is no reason to kill the command; the ack after it will be refused.
+      if (lost || delivery.extend() != shmq::Settlement::lease_lost) return;
+      lost = true;
+      tell_lost(name + ", whose command is running,");
+    };
+    const ExecOptions options{*arguments_.command, arguments_.queue, group_.name, group_.lease,
+                              keep};
+    const CommandEnd end = run_for(delivery, options, stop_);
+    if (end != CommandEnd::success) {
+      give_up(delivery, end);
       return;
     }
-    ++settled_;
     if (!arguments_.ack) {
       held_.push_back(std::move(delivery));
     } else if (delivery.ack() == shmq::Settlement::lease_lost) {
-      lost(std::span{&delivery, 1});
+      if (!lost) tell_lost(name + ", whose command has succeeded,");
+      return;
+    }
+    ++settled_;
+  }
+
+  /// The command failed.
+  void give_up(shmq::Delivery& delivery, CommandEnd end) {
+    if (stop_.signal() != 0) {
+      static_cast<void>(delivery.release());  // stopped, not failed
+      return;
+    }
+    // Doubling: a command that fails for ever shall not spin.
+    const unsigned shift = std::min(delivery.failures(), 10U);
+    const shmq::Settlement nacked =
+        delivery.nack(std::min(first_back_off * (1 << shift), longest_back_off));
+    if (end == CommandEnd::not_run && settled_ == 0) {
+      // Not one has succeeded: a mistyped command shall not fail every message of the queue.
+      throw Failure{exit_error, "run '" + *arguments_.command + "'", "sh cannot find or execute it",
+                    "the message will be delivered again"};
+    }
+    if (shared_ && nacked == shmq::Settlement::settled &&
+        delivery.failures() + 1 == group_.delivery_limit) {
+      std::cerr << "shmqctl: " << what_ << ": message " << delivery.seq().value << " failed "
+                << (group_.delivery_limit == 1 ? "once"
+                                               : std::to_string(group_.delivery_limit) + " times")
+                << ", it is dead now: kept, but not handed out again (see shmqctl stat)\n";
     }
   }
 
-  /// Messages were written, but belong to another consumer by now: say so, it may be a duplicate.
-  void lost(std::span<const shmq::Delivery> deliveries) {
-    std::cerr << "shmqctl: " << what_ << ": lease lost, " << deliveries.size()
-              << " messages may be delivered again (they took longer than the group's lease)\n";
+  // --- leases ----------------------------------------------------------------------------------
+
+  /// Prolongs what is held and what is in `current`, when a quarter of the lease is over since the
+  /// last time: a reader that lets us go on a little more often than each half must not come just
+  /// too early, and the next time too late.
+  void keep_leases(std::span<shmq::Delivery> current) {
+    const auto now = steady_clock::now();
+    if (group_.lease.count() == 0 || now - kept_at_ < group_.lease / 4) return;
+    kept_at_ = now;
+    // What is lost here is told when its ack is refused.
+    for (shmq::Delivery& delivery : current) static_cast<void>(delivery.extend());
+    const auto is_lost = [](shmq::Delivery& delivery) {
+      return delivery.extend() == shmq::Settlement::lease_lost;
+    };
+    const auto lost = std::erase_if(held_, is_lost);
+    if (lost != 0) tell_lost(messages(lost) + " of those held");
   }
 
-  /// Releases what is held, the youngest first, so that none is handed out past an older one.
+  /// They belong to another consumer by now: say so, it may be a duplicate.
+  void tell_lost(const std::string& which) {
+    std::cerr << "shmqctl: " << what_ << ": lease lost, " << which
+              << " may be delivered again (give the group a longer --lease)\n";
+  }
+
+  /// Releases what is in hand, the youngest first, so that none is handed out past an older one.
+  /// What is settled already does not mind.
   void give_back() {
+    for (std::size_t i = batch_.size(); i-- > 0;) static_cast<void>(batch_[i].release());
     while (!held_.empty()) {
       static_cast<void>(held_.back().release());
       held_.pop_back();
@@ -218,14 +365,18 @@ class ConsumeCommand {
   StopSignals stop_;
   shmq::Queue queue_;
   shmq::GroupInfo group_;
+  bool shared_;
+  bool tells_waits_;  // to a person, once
   std::string what_;
   shmq::Consumer consumer_;
   std::array<shmq::Delivery, batch_messages> batch_;  // after consumer_: must not outlive it
-  std::vector<shmq::Delivery> held_;
+  std::vector<shmq::Delivery> held_;                  // by --ack none
+  steady_clock::time_point kept_at_ = steady_clock::now();
   Framing framing_ = Framing::newline;
   std::string block_;
+  std::vector<std::size_t> ends_;  // of each message, in block_
   std::string obstacle_;
-  std::uint64_t settled_ = 0;
+  std::uint64_t settled_ = 0;  // written, or run with success
   bool first_wait_ = false;
 };
 
@@ -239,9 +390,9 @@ void add_end_options(CLI::App& command, ConsumeArguments* a) {
       "end after so many messages; exit 5 if fewer come in time");
   add_time(
       command, "--timeout", [a](nanoseconds time) { a->timeout = time; },
-      "end when nothing came for so long (default 1s, but the first message of a new queue is "
-      "waited for without limit)");
-  command.add_flag("--follow,-f", a->follow, "go on until SIGINT or SIGTERM")
+      "end when nothing came for so long (default 1s, but then the first message of a new queue, "
+      "what is delayed, and what others of a shared group hold are waited for without limit)");
+  command.add_flag("--follow,-f", a->follow, "go on until a signal: SIGHUP, SIGINT, SIGTERM")
       ->excludes("--timeout");
 }
 
@@ -283,7 +434,7 @@ void add_consume_command(CLI::App& app, Context& context) {
   command
       ->add_option_function<std::string>(
           "--ack", [a](const std::string& text) { a->ack = text == "auto"; },
-          "auto (default): after the write; none: all are given back at the end")
+          "auto (default): after the write; none: all are held, and given back at the end")
       ->type_name("auto|none")
       ->check(CLI::IsMember({"auto", "none"}));
   add_end_options(*command, a);

@@ -103,6 +103,7 @@ StopSignals::StopSignals() {
     if (stop_signal.load(std::memory_order_relaxed) != 0) source_.request_stop();
   });
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  handle(SIGHUP);
   handle(SIGINT);
   handle(SIGTERM);
 }

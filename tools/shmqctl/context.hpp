@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <atomic>
 #include <functional>
+#include <optional>
 #include <shmq/shmq.hpp>
 #include <stop_token>
 #include <string>
@@ -42,8 +43,8 @@ struct Destructive {
   [[nodiscard]] bool confirmed(const Context& context, const std::string& deed) const;
 };
 
-/// SIGINT and SIGTERM as a stop token and as a descriptor that becomes readable and stays so.
-/// One instance a process; make it before other threads are started.
+/// SIGHUP, SIGINT and SIGTERM as a stop token and as a descriptor that becomes readable and stays
+/// so. One instance a process; make it before other threads are started.
 class StopSignals {
  public:
   StopSignals();
@@ -77,6 +78,12 @@ CLI::Option* add_count(CLI::App& command, const std::string& name,
                        std::function<void(std::uint64_t)> use, const std::string& help);
 CLI::Option* add_time(CLI::App& command, const std::string& name,
                       std::function<void(std::chrono::nanoseconds)> use, const std::string& help);
+
+/// The mode of a group that the command line names without one.
+inline constexpr shmq::GroupMode default_group_mode = shmq::GroupMode::shared;
 shmq::GroupMode read_mode_name(const std::string& option, const std::string& text);
+CLI::Option* add_delivery_limit(CLI::App& command, std::optional<std::uint32_t>& limit);
+/// A usage failure if the group is exclusive: those have none.
+void set_delivery_limit(shmq::GroupOptions& group, const std::optional<std::uint32_t>& limit);
 
 }  // namespace shmqctl

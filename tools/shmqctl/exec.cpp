@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cctype>
 #include <csignal>
 #include <cstring>
@@ -71,7 +72,15 @@ std::vector<std::string> environment_of(const shmq::Delivery& delivery,
   return entries;
 }
 
-pid_t spawn(const ExecOptions& options, int input, std::vector<std::string>& environment,
+struct Child {
+  pid_t pid = -1;
+  bool leads_group = false;
+};
+
+/// In a process group of its own, so that what the shell has started hears a stop signal, too;
+/// unless we are in the foreground of a terminal: a command may want to ask there, and Ctrl-C
+/// reaches it without our help.
+Child spawn(const ExecOptions& options, int input, std::vector<std::string>& environment,
             const std::string& what) {
   posix_spawn_file_actions_t actions;
   posix_spawnattr_t attributes;
@@ -83,48 +92,70 @@ pid_t spawn(const ExecOptions& options, int input, std::vector<std::string>& env
   ::sigemptyset(&defaults);
   ::sigaddset(&defaults, SIGPIPE);
   ::posix_spawnattr_setsigdefault(&attributes, &defaults);
-  ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGDEF);
+  Child child;
+  child.leads_group = ::tcgetpgrp(STDERR_FILENO) != ::getpgrp();
+  ::posix_spawnattr_setpgroup(&attributes, 0);
+  ::posix_spawnattr_setflags(
+      &attributes,
+      static_cast<short>(POSIX_SPAWN_SETSIGDEF | (child.leads_group ? POSIX_SPAWN_SETPGROUP : 0)));
   std::string shell = "sh", flag = "-c", command = options.command;
   char* arguments[] = {shell.data(), flag.data(), command.data(), nullptr};
   std::vector<char*> entries;
   for (std::string& entry : environment) entries.push_back(entry.data());
   entries.push_back(nullptr);
-  pid_t child = -1;
   const int error =
-      ::posix_spawn(&child, "/bin/sh", &actions, &attributes, arguments, entries.data());
+      ::posix_spawn(&child.pid, "/bin/sh", &actions, &attributes, arguments, entries.data());
   ::posix_spawnattr_destroy(&attributes);
   ::posix_spawn_file_actions_destroy(&actions);
   if (error != 0) throw failure_of_errno(error, what);
   return child;
 }
 
-/// Waits for the child and keeps the lease meanwhile. A stop signal does not end the wait: the
-/// command's work shall be settled as it turns out.
-int wait_for(pid_t child, shmq::Delivery& delivery, std::chrono::nanoseconds lease) {
-  const FileDescriptor handle(static_cast<int>(::syscall(SYS_pidfd_open, child, 0)));
-  if (handle.get() >= 0 && lease.count() > 0) {
-    const auto third = std::chrono::ceil<std::chrono::milliseconds>(lease / 3).count();
-    pollfd item{handle.get(), POLLIN, 0};
-    while (::poll(&item, 1, static_cast<int>(std::max<long long>(third, 10))) <= 0) {
-      // A lost lease is no reason to kill the command; the ack after it will be refused.
-      static_cast<void>(delivery.extend());
-    }
-  }
+/// Waits for the child, and keeps the lease meanwhile.
+int wait_for(const Child& child, const ExecOptions& options, const StopSignals& stop) {
+  using namespace std::chrono;
+  const FileDescriptor handle(static_cast<int>(::syscall(SYS_pidfd_open, child.pid, 0)));
+  // Without a pidfd (an old kernel, a sandbox) the child is looked at now and then.
+  const milliseconds longest_wait{handle.get() >= 0 ? 3'600'000 : 20};
+  const auto half = std::max(options.lease / 2, nanoseconds{1ms});
+  auto keep_at = steady_clock::now() + half;
+  bool told = false;
   int status = 0;
-  while (::waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  for (;;) {
+    const pid_t ended = ::waitpid(child.pid, &status, WNOHANG);
+    if (ended == child.pid || (ended < 0 && errno != EINTR)) return status;
+    if (!told && stop.signal() != 0) {
+      ::kill(child.leads_group ? -child.pid : child.pid, stop.signal());
+      told = true;
+    }
+    milliseconds wait = longest_wait;
+    if (options.lease.count() > 0) {
+      if (steady_clock::now() >= keep_at) {
+        options.keep_lease();
+        keep_at = steady_clock::now() + half;
+      }
+      wait = std::clamp(ceil<milliseconds>(keep_at - steady_clock::now()), milliseconds{0}, wait);
+    }
+    std::array<pollfd, 2> items{{{handle.get(), POLLIN, 0}, {told ? -1 : stop.fd(), POLLIN, 0}}};
+    ::poll(items.data(), items.size(), static_cast<int>(wait.count()));
   }
-  return status;
 }
 
 }  // namespace
 
-bool run_for(shmq::Delivery& delivery, const ExecOptions& options) {
+CommandEnd run_for(shmq::Delivery& delivery, const ExecOptions& options, const StopSignals& stop) {
   const std::string what = "run '" + options.command + "'";
   const FileDescriptor input(memory_file(delivery.text(), what));
   std::vector<std::string> environment = environment_of(delivery, options);
-  const pid_t child = spawn(options, input.get(), environment, what);
-  const int status = wait_for(child, delivery, options.lease);
-  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+  const Child child = spawn(options, input.get(), environment, what);
+  const int status = wait_for(child, options, stop);
+  if (!WIFEXITED(status)) return CommandEnd::failure;
+  switch (WEXITSTATUS(status)) {
+    case 0: return CommandEnd::success;
+    case 126:
+    case 127: return CommandEnd::not_run;
+    default: return CommandEnd::failure;
+  }
 }
 
 }  // namespace shmqctl

@@ -11,18 +11,44 @@
 
 namespace shmqctl {
 
+CLI::Option* add_delivery_limit(CLI::App& command, std::optional<std::uint32_t>& limit) {
+  return add_count(
+      command, "--delivery-limit",
+      [&limit](std::uint64_t count) {
+        if (count < 1 || count > 63) {
+          throw CLI::ValidationError("--delivery-limit",
+                                     std::to_string(count) + " is not from 1 to 63");
+        }
+        limit = static_cast<std::uint32_t>(count);
+      },
+      "shared: a message that failed so often is dead (default 5)");
+}
+
+void set_delivery_limit(shmq::GroupOptions& group, const std::optional<std::uint32_t>& limit) {
+  if (!limit) return;
+  if (group.mode != shmq::GroupMode::shared) {
+    throw usage_failure("--delivery-limit",
+                        "group '" + group.name + "' is exclusive: only shared groups have one");
+  }
+  group.delivery_limit = *limit;
+}
+
 Json group_json(const shmq::GroupInfo& group) {
   return {
       {"name", group.name},
       {"mode", text_of(group.mode)},
       {"incarnation", group.incarnation},
       {"lease_seconds", seconds(group.lease)},
+      {"delivery_limit",
+       group.mode == shmq::GroupMode::shared ? Json(group.delivery_limit) : Json{}},
       {"born_seq", group.born.value},
       {"floor_seq", group.floor.value},
       {"ready", group.ready},
       {"in_flight", group.in_flight},
       {"delayed", group.delayed},
       {"dead", group.dead},
+      {"stragglers", group.stragglers},
+      {"at_in_flight_limit", group.at_in_flight_limit},
       {"acked_total", group.acked_total},
       {"dropped_total", group.dropped_total},
       {"redelivered_total",
@@ -30,15 +56,16 @@ Json group_json(const shmq::GroupInfo& group) {
         {"lease", group.redelivered_lease_total},
         {"nack", group.redelivered_nack_total},
         {"release", group.redelivered_release_total}}},
+      {"dead_lettered_total", group.dead_lettered_total},
       {"consumers", group.consumers},
       {"active_entry", group.active_participant == 0 ? Json{} : Json(group.active_participant - 1)},
       {"ownership_generation", group.ownership_generation}};
 }
 
 void print_groups(const Context& context, const std::vector<shmq::GroupInfo>& groups) {
-  Table table({"GROUP", "MODE", "LEASE", "READY", "IN FLIGHT", "DELAYED", "DEAD", "ACKED",
-               "DROPPED", "REDELIVERED", "CONSUMERS", "ACTIVE"},
-              {3, 4, 5, 6, 7, 8, 9, 10});
+  Table table({"GROUP", "MODE", "LEASE", "READY", "IN FLIGHT", "DELAYED", "DEAD", "STRAGGLERS",
+               "AT LIMIT", "ACKED", "DROPPED", "REDELIVERED", "CONSUMERS", "ACTIVE"},
+              {3, 4, 5, 6, 7, 9, 10, 11, 12});
   for (const shmq::GroupInfo& group : groups) {
     const std::uint64_t redelivered = group.redelivered_death_total +
                                       group.redelivered_lease_total + group.redelivered_nack_total +
@@ -47,6 +74,7 @@ void print_groups(const Context& context, const std::vector<shmq::GroupInfo>& gr
         {group.name, std::string{text_of(group.mode)}, human_time(group.lease),
          std::to_string(group.ready), std::to_string(group.in_flight),
          std::to_string(group.delayed), std::to_string(group.dead),
+         std::to_string(group.stragglers), group.at_in_flight_limit ? "yes" : "no",
          std::to_string(group.acked_total), std::to_string(group.dropped_total),
          std::to_string(redelivered), std::to_string(group.consumers),
          group.active_participant == 0 ? "-" : "#" + std::to_string(group.active_participant - 1)});
@@ -58,7 +86,8 @@ namespace {
 
 struct GroupArguments {
   std::string queue;
-  shmq::GroupOptions options;
+  shmq::GroupOptions options{.name = {}, .mode = default_group_mode};
+  std::optional<std::uint32_t> delivery_limit;
   Destructive destructive;
 };
 
@@ -67,7 +96,8 @@ void add_names(CLI::App& command, GroupArguments& arguments) {
   command.add_option("group", arguments.options.name, "name of the group")->required();
 }
 
-int create(const Context& context, const GroupArguments& arguments) {
+int create(const Context& context, GroupArguments& arguments) {
+  set_delivery_limit(arguments.options, arguments.delivery_limit);
   shmq::Queue queue = open_queue(context, arguments.queue, shmq::Access::participant);
   const std::string& name = arguments.options.name;
   take(queue.create_group(arguments.options),
@@ -108,6 +138,7 @@ int info(const Context& context, const GroupArguments& arguments) {
   table.add({"group", group.name});
   table.add({"mode", std::string{text_of(group.mode)}});
   table.add({"lease", human_time(group.lease)});
+  if (group.mode == shmq::GroupMode::shared) number("delivery limit", group.delivery_limit);
   number("incarnation", group.incarnation);
   number("born at seq", group.born.value);
   number("floor", group.floor.value);
@@ -115,12 +146,15 @@ int info(const Context& context, const GroupArguments& arguments) {
   number("in flight", group.in_flight);
   number("delayed", group.delayed);
   number("dead", group.dead);
+  number("stragglers", group.stragglers);
+  table.add({"at in-flight limit", group.at_in_flight_limit ? "yes" : "no"});
   number("acked", group.acked_total);
   number("dropped", group.dropped_total);
   number("redelivered: death", group.redelivered_death_total);
   number("redelivered: lease", group.redelivered_lease_total);
   number("redelivered: nack", group.redelivered_nack_total);
   number("redelivered: release", group.redelivered_release_total);
+  number("dead-lettered", group.dead_lettered_total);
   number("consumers", group.consumers);
   table.add({"active", group.active_participant == 0
                            ? "-"
@@ -160,8 +194,9 @@ void add_create(CLI::App& parent, Context& context) {
       ->add_option_function<std::string>(
           "--mode",
           [&options](const std::string& text) { options.mode = read_mode_name("--mode", text); },
-          "exclusive (default): one active consumer, others stand by; shared: not in this version")
-      ->type_name("exclusive|shared");
+          "shared (default): competing consumers, a lease for each message; exclusive: one active "
+          "consumer, in order, the others stand by")
+      ->type_name("shared|exclusive");
   command
       ->add_option_function<std::string>(
           "--from",
@@ -177,7 +212,10 @@ void add_create(CLI::App& parent, Context& context) {
       ->type_name("earliest|latest|SEQ");
   add_time(
       *command, "--lease", [&options](std::chrono::nanoseconds time) { options.lease = time; },
-      "how long the active consumer may be silent; 0: only death ends it (default 30s)");
+      "how long a message may be held (exclusive: the active consumer be silent) before another "
+      "gets "
+      "it; 0: only death ends it (default 30s)");
+  add_delivery_limit(*command, arguments->delivery_limit);
   command->callback([&context, arguments] {
     context.command = [&context, arguments] { return create(context, *arguments); };
   });

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <memory>
@@ -144,25 +145,88 @@ std::string command_of(const shmq::ParticipantInfo& participant) {
   return name.empty() ? "-" : name;
 }
 
-std::string state_of(const shmq::ParticipantInfo& participant) {
+/// The cgroup (v2) of the process, which names its service or container; "-" if not to be seen.
+std::string cgroup_of(const shmq::ParticipantInfo& participant) {
+  std::string line;
+  if (participant.alive) {
+    std::ifstream file("/proc/" + std::to_string(participant.pid) + "/cgroup");
+    while (std::getline(file, line)) {
+      if (line.starts_with("0::")) return line.substr(3);
+    }
+  }
+  return "-";
+}
+
+std::string_view state_of(const shmq::ParticipantInfo& participant, bool in_shared_group) {
   if (!participant.alive) return "dead";
   if (participant.role != shmq::Role::consumer) return "alive";
+  if (in_shared_group) return participant.held.empty() ? "idle" : "busy";
   return participant.active ? "active" : "standing by";
 }
 
-int list_consumers(const Context& context, const std::string& name) {
-  const shmq::Queue queue = open_queue(context, name, shmq::Access::observer);
-  Table table({"ENTRY", "ROLE", "GROUP", "NAME", "PID", "COMMAND", "STATE", "IN FLIGHT", "MESSAGES",
-               "BYTES", "PINNED", "OWNED", "ATTACHED"},
-              {4, 7, 8, 9, 10, 11});
+std::optional<std::chrono::nanoseconds> oldest_held(const shmq::ParticipantInfo& participant) {
+  std::optional<std::chrono::nanoseconds> oldest;
+  for (const shmq::HeldMessage& held : participant.held) {
+    if (held.held_for && (!oldest || *oldest < *held.held_for)) oldest = held.held_for;
+  }
+  return oldest;
+}
+
+Json optional_seconds(const std::optional<std::chrono::nanoseconds>& time) {
+  return time ? Json(seconds(*time)) : Json{};
+}
+
+/// "1.5s"; a message that came just now is held for 0s, one whose time is not known for "-".
+std::string optional_time(const std::optional<std::chrono::nanoseconds>& time) {
+  if (!time) return "-";
+  return time->count() == 0 ? "0s" : human_time(*time);
+}
+
+Json held_json(const shmq::ParticipantInfo& participant) {
+  Json rows = Json::array();
+  for (const shmq::HeldMessage& held : participant.held) {
+    rows.push_back({{"seq", held.seq.value},
+                    {"hand_outs", held.hand_outs},
+                    {"held_seconds", optional_seconds(held.held_for)},
+                    {"expired", held.expired}});
+  }
+  return rows;
+}
+
+struct ConsumerListArguments {
+  std::string queue;
+  bool held = false;
+};
+
+int list_consumers(const Context& context, const ConsumerListArguments& arguments) {
+  const shmq::Queue queue = open_queue(context, arguments.queue, shmq::Access::observer);
+  std::vector<std::string> shared_groups;
+  for (const shmq::GroupInfo& group : queue.groups()) {
+    if (group.mode == shmq::GroupMode::shared) shared_groups.push_back(group.name);
+  }
+  Table table({"ENTRY", "ROLE", "GROUP", "NAME", "PID", "COMMAND", "STATE", "IN FLIGHT",
+               "OLDEST HELD", "MESSAGES", "BYTES", "PINNED", "OWNED", "ATTACHED"},
+              {4, 7, 8, 9, 10, 11, 12});
+  Table held_table({"ENTRY", "GROUP", "PID", "SEQ", "HAND-OUTS", "HELD FOR", "LEASE"},
+                   {2, 3, 4, 5});
   Json rows = Json::array();
   for (const shmq::ParticipantInfo& item : queue.participants()) {
     const auto or_dash = [](const std::string& text) { return text.empty() ? "-" : text; };
-    table.add({"#" + std::to_string(item.entry), std::string{text_of_role(item.role)},
-               or_dash(item.group), or_dash(item.name), std::to_string(item.pid), command_of(item),
-               state_of(item), std::to_string(item.in_flight), std::to_string(item.messages_total),
-               human_size(item.bytes_total), std::to_string(item.chunks_pinned),
-               std::to_string(item.chunks_owned), rfc3339(item.attached)});
+    const bool in_shared =
+        std::find(shared_groups.begin(), shared_groups.end(), item.group) != shared_groups.end();
+    const std::string entry = "#" + std::to_string(item.entry);
+    const auto oldest = oldest_held(item);
+    table.add({entry, std::string{text_of_role(item.role)}, or_dash(item.group), or_dash(item.name),
+               std::to_string(item.pid), command_of(item), std::string{state_of(item, in_shared)},
+               std::to_string(item.in_flight), optional_time(oldest),
+               std::to_string(item.messages_total), human_size(item.bytes_total),
+               std::to_string(item.chunks_pinned), std::to_string(item.chunks_owned),
+               rfc3339(item.attached)});
+    for (const shmq::HeldMessage& held : item.held) {
+      held_table.add({entry, item.group, std::to_string(item.pid), std::to_string(held.seq.value),
+                      std::to_string(held.hand_outs), optional_time(held.held_for),
+                      held.expired ? "expired" : "valid"});
+    }
     rows.push_back({{"entry", item.entry},
                     {"generation", item.generation},
                     {"role", text_of_role(item.role)},
@@ -170,9 +234,13 @@ int list_consumers(const Context& context, const std::string& name) {
                     {"name", item.name},
                     {"pid", item.pid},
                     {"command", command_of(item)},
+                    {"cgroup", cgroup_of(item)},
+                    {"state", state_of(item, in_shared)},
                     {"alive", item.alive},
                     {"active", item.active},
                     {"in_flight", item.in_flight},
+                    {"oldest_held_seconds", optional_seconds(oldest)},
+                    {"held", held_json(item)},
                     {"messages_total", item.messages_total},
                     {"bytes_total", item.bytes_total},
                     {"chunks_pinned", item.chunks_pinned},
@@ -180,9 +248,9 @@ int list_consumers(const Context& context, const std::string& name) {
                     {"attached", rfc3339(item.attached)}});
   }
   if (context.json) {
-    print_json({{"queue", name}, {"participants", rows}});
+    print_json({{"queue", arguments.queue}, {"participants", rows}});
   } else {
-    table.print(context);
+    (arguments.held ? held_table : table).print(context);
   }
   return exit_ok;
 }
@@ -202,9 +270,12 @@ void add_look_commands(CLI::App& app, Context& context) {
   CLI::App* consumer = app.add_subcommand("consumer", "who is attached");
   consumer->require_subcommand(1);
   CLI::App* ls = consumer->add_subcommand("ls", "list producers and consumers, and what they hold");
-  ls->add_option("queue", *name, "name of the queue")->required();
-  ls->callback([&context, name] {
-    context.command = [&context, name] { return list_consumers(context, *name); };
+  auto arguments = std::make_shared<ConsumerListArguments>();
+  ls->add_option("queue", arguments->queue, "name of the queue")->required();
+  ls->add_flag("--held", arguments->held,
+               "the messages that the consumers of shared groups hold, one a line");
+  ls->callback([&context, arguments] {
+    context.command = [&context, arguments] { return list_consumers(context, *arguments); };
   });
 }
 

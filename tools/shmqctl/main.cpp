@@ -4,6 +4,10 @@
 //
 // The command line is parsed here; each command registers itself from its own file. Whatever goes
 // wrong becomes one line on stderr and the exit code of shmqctl(1).
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -87,10 +91,21 @@ int run(int argc, char** argv) {
   return context.command();
 }
 
+/// A standard stream that is closed would be the next file opened here, a queue's among them. In
+/// its place stands one that fails as a closed one does: read only where it is written to.
+void keep_standard_streams_apart() {
+  for (const int fd : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+    // The lowest free number is this one: those below are open.
+    static_cast<void>(::open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY));
+  }
+}
+
 }  // namespace
 }  // namespace shmqctl
 
 int main(int argc, char** argv) {
+  shmqctl::keep_standard_streams_apart();
   // A reader that goes away is an error of write(2), so that messages are not acknowledged.
   std::signal(SIGPIPE, SIG_IGN);
   try {

@@ -70,32 +70,60 @@ Json queue_json(const shmq::QueueInfo& info) {
 struct CreateArguments {
   std::string name;
   shmq::QueueOptions options;
-  std::vector<std::string> groups;
   std::optional<std::chrono::nanoseconds> lease;
+  std::optional<std::uint32_t> delivery_limit;
   bool if_not_exists = false;
 };
 
 shmq::GroupOptions group_options(const std::string& text) {
-  shmq::GroupOptions group;
+  shmq::GroupOptions group{.name = {}, .mode = default_group_mode};
   const std::size_t colon = text.find(':');
   group.name = text.substr(0, colon);
   if (colon != std::string::npos) group.mode = read_mode_name("--group", text.substr(colon + 1));
   return group;
 }
 
+/// A group that was there already is not changed; one of another kind than asked for is an error.
+void check_group(const shmq::Queue& queue, const CreateArguments& arguments,
+                 const shmq::GroupOptions& wanted) {
+  const shmq::GroupInfo found = find_group(queue, arguments.name, wanted.name);
+  std::string difference;
+  if (found.mode != wanted.mode) {
+    difference =
+        "is " + std::string{text_of(found.mode)} + ", not " + std::string{text_of(wanted.mode)};
+  } else if (arguments.lease && found.lease != wanted.lease) {
+    difference = "has another lease";
+  } else if (arguments.delivery_limit && found.delivery_limit != wanted.delivery_limit) {
+    difference = "has another delivery limit";
+  } else {
+    return;
+  }
+  throw Failure{exit_error, "create queue '" + arguments.name + "'",
+                "it exists, and its group '" + wanted.name + "' " + difference,
+                "ask for the group as it is, see shmqctl group info"};
+}
+
 int create(const Context& context, CreateArguments& arguments) {
   shmq::QueueOptions& options = arguments.options;
   options.name_space = context.name_space;
   options.trusted_owners = context.trusted_owners;
+  // The group that the library makes when none is named.
   if (arguments.lease && options.groups.empty()) options.groups.push_back({.name = "default"});
+  if (arguments.delivery_limit && options.groups.empty()) {
+    throw usage_failure("--delivery-limit", "no shared group is named with --group");
+  }
   for (shmq::GroupOptions& group : options.groups) {
     if (arguments.lease) group.lease = *arguments.lease;
+    if (group.mode == shmq::GroupMode::shared || options.groups.size() == 1) {
+      set_delivery_limit(group, arguments.delivery_limit);
+    }
   }
   const std::string what = "create queue '" + arguments.name + "'";
   const shmq::Queue queue =
       take(arguments.if_not_exists ? shmq::Queue::open_or_create(arguments.name, options)
                                    : shmq::Queue::create(arguments.name, options),
            what);
+  for (const shmq::GroupOptions& group : options.groups) check_group(queue, arguments, group);
   if (context.json) {
     print_json({{"queue", queue_json(queue.info())}});
   } else {
@@ -120,9 +148,11 @@ void add_create_limits(CLI::App& command, shmq::QueueOptions& options) {
   add_count(command, "--max-producers", into(options.max_producers, "--max-producers"),
             "(default: as many as the arena allows)");
   add_count(command, "--window", into(options.window_entries, "--window"),
-            "messages in flight per group, a power of two (default 4096)");
+            "messages in flight per group before stragglers are set aside, a power of two (default "
+            "4096)");
   add_count(command, "--stragglers", into(options.straggler_entries, "--stragglers"),
-            "per group, a power of two (default 4096)");
+            "messages set aside per group: held, delayed or dead for long; a power of two (default "
+            "4096)");
 }
 
 void add_create(CLI::App& parent, Context& context) {
@@ -154,13 +184,16 @@ void add_create(CLI::App& parent, Context& context) {
           [&options](const std::vector<std::string>& names) {
             for (const std::string& name : names) options.groups.push_back(group_options(name));
           },
-          "a group to begin with; repeatable (default: one named \"default\")")
-      ->type_name("NAME[:exclusive]")
+          "a group to begin with, shared unless it says :exclusive; repeatable (default: one "
+          "exclusive "
+          "group named \"default\")")
+      ->type_name("NAME[:exclusive|:shared]")
       ->allow_extra_args(false);
   add_time(
       *command, "--lease",
       [a = arguments.get()](std::chrono::nanoseconds time) { a->lease = time; },
       "lease of these groups; 0: only death ends it (default 30s)");
+  add_delivery_limit(*command, arguments->delivery_limit);
   command
       ->add_option_function<std::string>(
           "--mode",
