@@ -156,6 +156,7 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
 bool SharedConsumer::make_window_room() noexcept {
   group_.clear_floor(self_, SharedGroup::Patience::none);
   floor_seen_ = group_.floor();
+  next_ = std::max(next_, floor_seen_);  // the others may have gone on beyond it meanwhile
   return next_ - floor_seen_ < window_entries_;
 }
 
