@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -105,6 +106,7 @@ void consume(const std::string& name_space, Log& log, std::uint8_t group, bool g
       event.end_ns = end_ns;
       log.add(event);
     }
+    __atomic_store_n(&log.holding, *count, __ATOMIC_RELEASE);
     for (std::size_t i = 0; i < *count; ++i) {
       Delivery& delivery = batch[i];
       const std::uint64_t choice = (delivery.seq().value + 7 * delivery.hand_outs()) % 32;
@@ -126,6 +128,7 @@ void consume(const std::string& name_space, Log& log, std::uint8_t group, bool g
                    : back                               ? What::give_back_end
                                                         : What::ack_end;
       log.add(event);
+      __atomic_store_n(&log.holding, *count - i - 1, __ATOMIC_RELEASE);
     }
   }
   batch.clear();
@@ -178,6 +181,8 @@ void Supervisor::start(Actor& actor) {
   actor.log = &new_log();
   actor.pid = fork();
   if (actor.pid == 0) {
+    // The supervisor goes first, or it would kill no more often than its turn comes.
+    (void)setpriority(PRIO_PROCESS, 0, 5);
     actor.body(*actor.log);
     _exit(4);
   }
@@ -221,8 +226,17 @@ void Supervisor::keep_one_stopped(std::size_t first, std::chrono::nanoseconds ti
     let_the_stopped_go();
     return;  // it gets a moment to go on
   }
-  stopped_ = actors_[first + random_() % (actors_.size() - first)].pid;
-  ::kill(stopped_, SIGSTOP);
+  for (int attempt = 0; attempt < 50; ++attempt) {
+    const Actor& actor = actors_[first + random_() % (actors_.size() - first)];
+    ::kill(actor.pid, SIGSTOP);
+    int status = 0;
+    if (waitpid(actor.pid, &status, WUNTRACED) != actor.pid || !WIFSTOPPED(status)) {
+      throw std::runtime_error{"a worker ended"};
+    }
+    stopped_ = actor.pid;
+    if (__atomic_load_n(&actor.log->holding, __ATOMIC_ACQUIRE) != 0) break;
+    if (attempt != 49) let_the_stopped_go();
+  }
   stopped_at_ns_ = now_ns();
 }
 

@@ -30,6 +30,7 @@ struct Log {
   std::uint64_t number;    // of the life, from 0
   std::uint64_t count;     // of events
   std::uint64_t inside;    // an operation is going on
+  std::uint64_t holding;   // leases, by what was written down
   std::uint64_t stop;      // set by the supervisor: end well
   std::uint64_t ended_ns;  // set by the supervisor: just before it killed the process
   Event events[events_max];
@@ -67,8 +68,9 @@ class Supervisor {
   /// operation.
   bool kill_one();
   void stop_one_for_a_while();
-  /// Keeps one of the actors from number `first` on stopped for at least `time`, the others going
-  /// on; to be called again and again. Counts the stops that lasted.
+  /// Keeps one of the actors from number `first` on, if possible one that holds leases, stopped for
+  /// at least `time`, the others going on; to be called again and again. Counts the stops that
+  /// lasted.
   void keep_one_stopped(std::size_t first, std::chrono::nanoseconds time);
   [[nodiscard]] int long_stops() const noexcept { return long_stops_; }
   void end_all();

@@ -16,7 +16,7 @@ using namespace shmq;
 using namespace shmq::testing;
 using namespace std::chrono_literals;
 
-constexpr auto lease = 100ms;
+constexpr auto lease = 60ms;
 // Leases are counted from CLOCK_MONOTONIC_COARSE, which is at most a jiffy behind.
 constexpr auto coarse_clock_step = 10ms;
 
@@ -101,8 +101,8 @@ void run_plan(const Plan& plan, int kills_wanted) {
   EXPECT_GE(inside * 10, kills_wanted * 3) << "too few kills hit inside an operation";
   EXPECT_GT(verdict.published, 1000U);
   EXPECT_GT(verdict.redeliveries, 100U);
-  EXPECT_GT(verdict.refused, 0U) << "no lease was ever lost";
   EXPECT_GT(supervisor.long_stops(), 3);
+  EXPECT_GT(verdict.refused, 3U) << "hardly a lease was ever lost";
   EXPECT_TRUE(small.queue->participants().empty());
   EXPECT_EQ(small.queue->stats().chunks_open, 0U);
   const auto segment = segment_of(small);
