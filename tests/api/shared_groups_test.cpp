@@ -2,6 +2,9 @@
 //
 // Shared groups: competing consumers, a lease for each message.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <map>
 #include <set>
@@ -24,6 +27,20 @@ GroupOptions shared(std::chrono::nanoseconds lease = 30s) {
 struct SharedGroup : ::testing::Test {
   explicit SharedGroup(Overflow overflow = Overflow::fail, GroupOptions group = shared())
       : small(overflow, {std::move(group)}), producer(small.producer()) {}
+  // A consumer in another process receives `count` and is killed.
+  void receive_and_die(std::size_t count) const {
+    const pid_t pid = fork();
+    if (pid == 0) {
+      auto queue = small.open_again();
+      auto consumer = queue->consumer("default");
+      std::vector<Delivery> held(count);
+      if (consumer->receive_batch(held, 0ns).value() != count) _exit(1);
+      raise(SIGKILL);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(pid, &status, 0), pid);
+    ASSERT_TRUE(WIFSIGNALED(status)) << "it did not get that many";
+  }
   void publish(int first, int end) {
     for (int i = first; i < end; ++i) {
       const auto result = producer.publish(std::to_string(i));
@@ -305,6 +322,117 @@ TEST_F(SharedGroup, purge_keeps_what_is_in_flight_and_drops_the_rest) {
   EXPECT_EQ(held->ack(), Settlement::settled);
   EXPECT_EQ(small.group().dropped_total, 9U);
   EXPECT_EQ(small.group().acked_total, 1U);
+}
+
+TEST_F(SharedGroup, a_killed_consumers_leases_come_at_once_before_new_ones) {
+  publish(0, 6);
+  receive_and_die(4);
+  EXPECT_EQ(small.group().in_flight, 4U);
+  auto other = small.consumer();
+  ASSERT_EQ(small.queue->reclaim().value(), 1U);
+  for (int i = 0; i < 6; ++i) {
+    auto delivery = other.try_receive();
+    ASSERT_FALSE(delivery->empty()) << i;
+    ASSERT_EQ(delivery->text(), std::to_string(i));
+    ASSERT_EQ(delivery->hand_outs(), i < 4 ? 2U : 1U);
+    ASSERT_EQ(delivery->ack(), Settlement::settled);
+  }
+  EXPECT_EQ(small.group().redelivered_death_total, 4U);
+}
+
+TEST_F(SharedGroup, a_message_that_kills_its_consumers_becomes_dead_and_stops_nobody) {
+  auto healthy = small.consumer();
+  publish(0, 1);
+  int next = 1;
+  for (unsigned deaths = 1; deaths <= 5; ++deaths) {
+    receive_and_die(1);
+    ASSERT_EQ(small.queue->reclaim().value(), 1U);
+    // The healthy one gets it next, and passes it on: it is the next victim's. The others flow.
+    auto poison = healthy.try_receive();
+    if (deaths < 5) {
+      ASSERT_EQ(poison->text(), "0");
+      ASSERT_EQ(poison->hand_outs(), 2 * deaths);
+    } else {
+      ASSERT_TRUE(poison->empty()) << "past its limit";
+    }
+    for (int i = 0; i < 40; ++i, ++next) {
+      publish(next, next + 1);
+      ASSERT_EQ(healthy.try_receive()->ack(), Settlement::settled);
+    }
+    if (deaths < 5) {
+      ASSERT_EQ(poison->release(), Settlement::settled);
+    }
+  }
+  EXPECT_EQ(small.group().dead, 1U);
+  EXPECT_EQ(small.group().dead_lettered_total, 1U);
+  EXPECT_EQ(small.group().acked_total, static_cast<std::uint64_t>(next - 1));
+}
+
+// The holder gets it again itself: its first delivery is as lost as if another had it.
+TEST_F(SharedGroup, a_lost_lease_is_refused_even_if_its_holder_has_the_next_one) {
+  auto consumer = small.consumer();
+  publish(0, 1);
+  auto first = consumer.try_receive();
+  clock.advance(31s);
+  auto second = consumer.try_receive();
+  ASSERT_FALSE(second->empty());
+  EXPECT_EQ(first->ack(), Settlement::lease_lost);
+  EXPECT_EQ(first->nack(), Settlement::lease_lost);
+  EXPECT_EQ(first->release(), Settlement::lease_lost);
+  EXPECT_EQ(first->reject(), Settlement::lease_lost);
+  EXPECT_EQ(first->extend(), Settlement::lease_lost);
+  EXPECT_EQ(small.group().in_flight, 1U);
+  EXPECT_EQ(second->ack(), Settlement::settled);
+}
+
+// Nobody pins it: the straggler table alone keeps its chunk.
+TEST_F(SharedGroup, a_delayed_message_keeps_its_bytes_and_its_time_while_others_flow) {
+  auto consumer = small.consumer();
+  const std::string text(3000, 'd');
+  ASSERT_TRUE(producer.publish(text));
+  const std::string next(3000, 'n');  // in a chunk of its own
+  ASSERT_TRUE(producer.publish(next));
+  ASSERT_EQ(consumer.try_receive()->nack(10s), Settlement::settled);
+  auto leased = consumer.try_receive();
+  ASSERT_EQ(leased->text(), next);
+  auto other = small.consumer();
+  for (int i = 0; i < 200; ++i) {
+    ASSERT_TRUE(producer.publish(std::string(3000, '#'))) << i;
+    ASSERT_EQ(other.try_receive()->ack(), Settlement::settled) << i;
+  }
+  ASSERT_EQ(small.group().stragglers, 2U);
+  clock.advance(9s);
+  EXPECT_TRUE(other.try_receive()->empty()) << "before its time";
+  clock.advance(2s);
+  auto again = other.try_receive();
+  ASSERT_TRUE(again) << again.error().message();
+  ASSERT_EQ(again->text(), text);
+  EXPECT_EQ(again->ack(), Settlement::settled);
+  clock.advance(18s);
+  EXPECT_TRUE(other.try_receive()->empty()) << "the lease lasts 30 s, evicted or not";
+  clock.advance(2s);
+  EXPECT_EQ(other.try_receive()->text(), next);
+}
+
+// Deadlines are ticks; a lease that is taken at the end of one is not shorter.
+TEST(SharedGroupClock, a_lease_lasts_its_whole_time_wherever_in_a_tick_it_began) {
+  constexpr std::chrono::nanoseconds tick{1LL << base::tick_shift};
+  for (const auto phase : {0ns, tick / 2, tick - 1ns}) {
+    FakeClock clock;
+    const std::chrono::nanoseconds into{base::clock->coarse_ns() % tick.count()};
+    clock.advance(tick - into + phase);
+    SmallQueue small{Overflow::fail, {shared(100 * tick)}};
+    auto producer = small.producer();
+    ASSERT_TRUE(producer.publish("m"));
+    auto holder = small.consumer();
+    auto other = small.consumer();
+    auto held = holder.try_receive();
+    ASSERT_FALSE(held->empty());
+    clock.advance(100 * tick - 1ns);
+    ASSERT_TRUE(other.try_receive()->empty()) << "phase " << phase.count();
+    clock.advance(2 * tick + 1ns);
+    ASSERT_FALSE(other.try_receive()->empty()) << "phase " << phase.count();
+  }
 }
 
 struct SharedGroupDropping : SharedGroup {

@@ -142,7 +142,7 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
     break;
   }
   publish_next();
-  if (count != 0 && SHMQ_UNLIKELY(group_is_gone())) {
+  if (count != 0 && SHMQ_UNLIKELY(group_is_gone()) && !base::mutant(38)) {
     while (count != 0) let_go(out[--count]);
     held_.clear();
     return Fetch::removed;
@@ -156,6 +156,7 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
 bool SharedConsumer::make_window_room() noexcept {
   group_.clear_floor(self_, SharedGroup::Patience::none);
   floor_seen_ = group_.floor();
+  next_ = std::max(next_, floor_seen_);  // the others may have gone on beyond it meanwhile
   return next_ - floor_seen_ < window_entries_;
 }
 
@@ -319,7 +320,7 @@ SharedConsumer::Claim SharedConsumer::claim_again(const Candidate& candidate,
   }
   lease.state = LeaseState::leased;
   lease.owner = self_;
-  lease.hand_outs = std::min(lease.hand_outs + 1, 0xffffU);
+  if (!base::mutant(36)) lease.hand_outs = std::min(lease.hand_outs + 1, 0xffffU);
   lease.deadline = lease_deadline(lease_ticks_);
   const Claim claim = candidate.index == in_window ? claim_in_window(candidate, lease, out)
                                                    : claim_in_table(candidate, lease, out);

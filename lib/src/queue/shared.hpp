@@ -25,6 +25,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "base/mutant.hpp"
 #include "queue/held_list.hpp"
 #include "queue/reader.hpp"
 #include "queue/shared_group.hpp"
@@ -130,7 +131,7 @@ class SharedConsumer : public Reader {
     return sync::load_acquire(entry_.word) != group_word_;
   }
   [[nodiscard]] std::uint32_t lease_deadline(std::uint32_t ticks) const noexcept {
-    return ticks == 0 ? 0 : deadline_at(now_ + ticks + 1);
+    return ticks == 0 ? 0 : deadline_at(now_ + ticks + (base::mutant(34) ? 0 : 1));
   }
   [[nodiscard]] std::uint64_t fresh_lease() const noexcept {
     return fresh_lease_base_ | lease_deadline(lease_ticks_);

@@ -111,12 +111,14 @@ SharedGroup::Eviction SharedGroup::evict(std::uint64_t seq, std::uint32_t evicto
   }
   const std::uint64_t due = due_tick(lease);
   announce_in_table(due);
+  SHMQ_CRASH_POINT("evict.looked");
   const auto reservation = table_.reserve(seq, lease, offset >> shm::ref_unit_shift, evictor);
   if (!reservation) return Eviction::table_full;
   const std::uint64_t moved = shm::moved_word(reservation->index, reservation->generation);
   // [T2] seq_cst: the moment. From exactly the word that was reserved with: an ack, a redelivery or
   // a reclaim since then makes it fail.
-  if (!sync::compare_and_swap(entry, seen, {seq, moved})) {
+  const sync::Word16 from = base::mutant(35) ? sync::read_halves(entry) : seen;
+  if (!sync::compare_and_swap(entry, from, {seq, moved})) {
     table_.cancel(*reservation);
     return Eviction::changed;
   }
@@ -266,6 +268,7 @@ void SharedGroup::reclaim(std::uint32_t number, std::uint64_t dead_word) noexcep
     lease.deadline = 0;
     // Four bits of deaths; those beyond count as failures, so that the limit is reached in any
     // case.
+    if (base::mutant(37)) return lease;
     if (lease.deaths < 15) {
       ++lease.deaths;
     } else {
@@ -275,6 +278,26 @@ void SharedGroup::reclaim(std::uint32_t number, std::uint64_t dead_word) noexcep
   };
   std::uint64_t redelivered = 0;
   announce_due_now();
+  const auto reclaim_table = [&] {
+    if (!table_.any()) return;
+    announce_in_table(base::coarse_tick_64());
+    table_.settle_reservations(window_, window_entries_, owner);
+    for (std::uint32_t index = 0; index < table_.size(); ++index) {
+      for (int attempt = 0; attempt < attempts_max; ++attempt) {
+        const sync::Word16 seen = table_.read(index);
+        const Lease lease = shm::unpack_lease(seen.high);
+        if (lease.state != LeaseState::leased || lease.owner != owner) break;
+        if (!is_dead(number, dead_word)) return;
+        // [T5] seq_cst: the same, in the table.
+        if (!table_.change(index, seen, given_back(lease))) continue;
+        ++redelivered;
+        break;
+      }
+    }
+    announce_in_table(base::coarse_tick_64());
+  };
+  if (base::mutant(39)) reclaim_table();
+  SHMQ_CRASH_POINT("reclaim.before_window");
   // The window first, then the table: a lease moves in that direction only.
   for (std::uint64_t i = 0; i < window_entries_; ++i) {
     for (int attempt = 0; attempt < attempts_max; ++attempt) {
@@ -292,23 +315,7 @@ void SharedGroup::reclaim(std::uint32_t number, std::uint64_t dead_word) noexcep
     }
     SHMQ_CRASH_POINT("reclaim.lease");
   }
-  if (table_.any()) {
-    announce_in_table(base::coarse_tick_64());
-    table_.settle_reservations(window_, window_entries_, owner);
-    for (std::uint32_t index = 0; index < table_.size(); ++index) {
-      for (int attempt = 0; attempt < attempts_max; ++attempt) {
-        const sync::Word16 seen = table_.read(index);
-        const Lease lease = shm::unpack_lease(seen.high);
-        if (lease.state != LeaseState::leased || lease.owner != owner) break;
-        if (!is_dead(number, dead_word)) return;
-        // [T5] seq_cst: the same, in the table.
-        if (!table_.change(index, seen, given_back(lease))) continue;
-        ++redelivered;
-        break;
-      }
-    }
-    announce_in_table(base::coarse_tick_64());
-  }
+  if (!base::mutant(39)) reclaim_table();
   sync::fetch_add(group_.redelivered_death_total, redelivered);
   announce_due_now();
 }

@@ -104,6 +104,7 @@ bool SharedConsumer::give_back(std::uint64_t seq, std::uint32_t token, std::uint
   if (delay_ns != 0) due += base::ticks_of(std::min(delay_ns, longest_delay_ns)) + 1;
   const std::uint64_t bytes = group_.bytes_held_by(record_bytes);
   group_.announce_due(due);
+  SHMQ_CRASH_POINT("give_back.announced");
   bool buried = false;
   const bool done = change_own(seq, token, [&](Lease lease) {
     if (failed) lease.failures = std::min(lease.failures + 1, 63U);
@@ -119,7 +120,7 @@ bool SharedConsumer::give_back(std::uint64_t seq, std::uint32_t token, std::uint
   if (buried) {
     group_.count_dead(bytes, 1);
   } else {
-    group_.announce_due(due);
+    if (!base::mutant(31)) group_.announce_due(due);
     sync::fetch_add(failed ? entry_.redelivered_nack_total : entry_.redelivered_release_total, 1);
     // Who sleeps looks again soon enough for a long delay.
     if (delay_ns <

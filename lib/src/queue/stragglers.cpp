@@ -93,7 +93,9 @@ void StragglerTable::commit(std::uint64_t seq, std::uint64_t moved_word) noexcep
     return;  // a stale reservation of another evictor
   }
   lease.state = live_of(lease.state);
-  lease.deadline = static_cast<std::uint32_t>(sync::load_relaxed(entry.deadline)) & 0x3fffff;
+  if (!base::mutant(40)) {
+    lease.deadline = static_cast<std::uint32_t>(sync::load_relaxed(entry.deadline)) & 0x3fffff;
+  }
   // [T3] seq_cst: live, from exactly the reservation that the window names (its low bits of the
   // generation stand in the word). Anybody may do it.
   sync::compare_and_swap(entry.lease, seen, {seq, shm::pack(lease)});
@@ -164,7 +166,10 @@ void StragglerTable::settle_reservations(const sync::Word16* window, std::uint64
       }
       // Unchanged after the look at the window? Else it was made live meanwhile: look again.
       if (!(read(index) == seen)) continue;
-      if (evictor_of(lease) != dead || cancel_for_the_dead(index, seen, lease)) break;
+      if ((evictor_of(lease) != dead && !base::mutant(32)) ||
+          cancel_for_the_dead(index, seen, lease)) {
+        break;
+      }
     }
   }
 }
