@@ -93,7 +93,7 @@ void StragglerTable::commit(std::uint64_t seq, std::uint64_t moved_word) noexcep
     return;  // a stale reservation of another evictor
   }
   lease.state = live_of(lease.state);
-  if (!base::mutant(40)) {
+  if (!base::mutant(61)) {
     lease.deadline = static_cast<std::uint32_t>(sync::load_relaxed(entry.deadline)) & 0x3fffff;
   }
   // [T3] seq_cst: live, from exactly the reservation that the window names (its low bits of the
