@@ -20,6 +20,7 @@ namespace fs = std::filesystem;
 const std::map<std::string, std::set<std::string>> allowed_below{
     {"base", {"base"}},
     {"sync", {"base", "sync"}},
+    {"journal", {"base", "journal"}},
     {"shm", {"base", "sync", "shm"}},
     {"queue", {"base", "sync", "shm", "queue"}},
     {"api", {"base", "sync", "shm", "queue", "api"}},
