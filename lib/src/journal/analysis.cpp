@@ -25,7 +25,8 @@ struct Examined {
 bool continues(const BatchHeader& next, const BatchHeader& before) noexcept {
   return next.batch_number == before.batch_number + 1 && next.first_seq == before.end_seq &&
          next.previous_file == before.file_number && next.previous_offset == before.file_offset &&
-         next.previous_checksum == before.header_checksum;
+         next.previous_checksum == before.header_checksum &&
+         next.previous_first_seq == before.first_seq;
 }
 
 bool is_genuine(const Stretch& stretch) noexcept { return stretch.kind != StretchKind::hole; }
@@ -53,15 +54,14 @@ StartEvidence start_of(const Examined& file) {
       file.scan.header.purpose != static_cast<std::uint32_t>(Purpose::incarnation)) {
     return StartEvidence::ordinary;
   }
-  std::size_t genuine = 0;
   for (const Stretch& stretch : file.scan.stretches) {
-    if (stretch.kind == StretchKind::batch && (stretch.header.flags & batch_marker) != 0) {
-      return StartEvidence::complete;
-    }
-    genuine += is_genuine(stretch) ? 1 : 0;
+    if (!is_genuine(stretch)) continue;
+    const bool is_marker = (stretch.header.flags & batch_marker) != 0;
+    if (is_marker && stretch.kind == StretchKind::batch) return StartEvidence::complete;
+    // Any other batch is written after the marker is synced: the marker was damaged since.
+    if (!is_marker && (stretch.header.flags & batch_copy) == 0) return StartEvidence::complete;
   }
-  // A third batch is written after the marker is synced: then the marker was damaged since.
-  return genuine > 2 ? StartEvidence::complete : StartEvidence::unfinished;
+  return StartEvidence::unfinished;
 }
 
 HeaderEvidence evidence_of(HeaderCondition condition) noexcept {
@@ -189,7 +189,8 @@ class Analysis {
     plan_.is_new = false;
     plan_.end_seq = last.end_seq;
     plan_.tail = last;
-    plan_.before_tail = {last.previous_file, last.previous_offset, last.previous_checksum};
+    plan_.before_tail = {last.previous_file, last.previous_offset, last.previous_checksum,
+                         last.previous_first_seq};
     plan_.next_batch_number = last.batch_number;
     for (std::size_t i = 0; i < newest_->run; ++i) {
       plan_.seq_ceiling = std::max(plan_.seq_ceiling, newest_->batch(i).seq_ceiling);
@@ -338,7 +339,7 @@ class Analysis {
         continue;  // behind the last genuine batch: the tail, not damage
       }
       Finding finding{.file = file.scan.name, .offset = stretch.offset, .bytes = stretch.bytes};
-      finding.first_seq = std::min(end_before(file, i), end);
+      finding.first_seq = std::min(start_of_damage(file, i, next), end);
       finding.end_seq = end;
       finding.detail = stretch.why;
       if (stretch.kind == StretchKind::damaged) {
@@ -363,6 +364,22 @@ class Analysis {
       finding.end_seq = std::max(finding.end_seq, stretch.header.end_seq);
     }
     report(verdict, finding);
+  }
+
+  // The batch behind the damage tells where the one before it began, if that is the whole of it.
+  std::uint64_t start_of_damage(const Examined& file, std::size_t i,
+                                std::vector<Stretch>::const_iterator next) const {
+    const auto& stretches = file.scan.stretches;
+    const auto named = named_by_.find(&file);
+    const BatchHeader* behind = nullptr;
+    if (next != stretches.end()) {
+      behind = &next->header;
+    } else if (named != named_by_.end()) {
+      behind = &named->second;
+    }
+    const bool is_one_batch = behind != nullptr && behind->previous_file == file.scan.number &&
+                              behind->previous_offset == stretches[i].offset;
+    return is_one_batch ? behind->previous_first_seq : end_before(file, i);
   }
 
   static bool is_unchained(const Examined& file, std::size_t i) {
@@ -405,7 +422,7 @@ class Analysis {
         .memory_is_newer = options_.memory_is_newer,
         .seqs_given_out = plan_.seq_ceiling > plan_.end_seq,
     });
-    plan_.writes_gap = verdict.action == Action::write_gap;
+    plan_.writes_gap = verdict.action == Action::write_gap && !base::mutant(46);
     if (plan_.writes_gap) plan_.next_seq = plan_.seq_ceiling;
     report(verdict,
            {.file = {}, .first_seq = plan_.end_seq, .end_seq = plan_.next_seq, .detail = {}});

@@ -56,7 +56,12 @@ struct BatchRef {
   std::uint64_t file_number = 0;
   std::uint64_t offset = 0;
   std::uint64_t checksum = 0;
+  std::uint64_t first_seq = 0;
 };
+
+inline BatchRef ref_of(const BatchHeader& header) noexcept {
+  return {header.file_number, header.file_offset, header.header_checksum, header.first_seq};
+}
 
 struct Plan {
   bool is_refused = false;

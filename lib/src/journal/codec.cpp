@@ -8,6 +8,8 @@
 #include <charconv>
 #include <cstdio>
 
+#include "base/mutant.hpp"
+
 namespace shmq::journal {
 
 std::uint64_t checksum_of(Bytes bytes) noexcept { return XXH3_64bits(bytes.data(), bytes.size()); }
@@ -110,7 +112,8 @@ BatchCondition check_batch_header(Bytes block, const BatchPlace& place) noexcept
   if (header.header_checksum != checksum_of(block.first(offsetof(BatchHeader, header_checksum)))) {
     return BatchCondition::broken;
   }
-  if (header.file_number != place.file_number || header.file_offset != place.file_offset ||
+  const bool is_of_this_file = header.file_number == place.file_number || base::mutant(48);
+  if (!is_of_this_file || header.file_offset != place.file_offset ||
       (place.epoch != 0 && header.epoch != place.epoch) ||
       (place.queue_uuid && uuid_of(header.queue_uuid) != *place.queue_uuid)) {
     return BatchCondition::stale;

@@ -107,23 +107,24 @@ struct BatchHeader {
   std::uint8_t queue_uuid[16];
   std::uint64_t epoch;
   std::uint64_t file_number;
-  std::uint64_t file_offset;        // of this header
-  std::uint64_t batch_number;       // dense along the chain, from 1; goes on over epochs
-  std::uint64_t first_seq;          // end_seq of the previous batch
-  std::uint64_t message_count;      // message records in it
-  std::uint64_t end_seq;            // first_seq + message_count + the seqs of gap records
-  std::uint64_t durable_upto;       // all seqs below were on stable storage when this was written
-  std::uint64_t seq_ceiling;        // seqs below may have been given out once this is durable
-  std::uint64_t body_bytes;         // of the records, without the padding after the last
-  std::uint64_t total_bytes;        // header, records and padding: a multiple of block_bytes
-  std::uint64_t previous_file;      // file number of batch batch_number - 1; 0: this is the first
-  std::uint64_t previous_offset;    // its place there
-  std::uint64_t previous_checksum;  // its header_checksum
-  std::uint64_t realtime_ns;        // when it was written; for people
-  std::uint32_t escape_count;       // blocks with an inverted first word
-  std::uint8_t reserved[76];        // zeros
-  std::uint64_t body_checksum;      // XXH3-64 of the total_bytes - header_bytes bytes behind it
-  std::uint64_t header_checksum;    // XXH3-64 of all bytes of the header before it
+  std::uint64_t file_offset;         // of this header
+  std::uint64_t batch_number;        // dense along the chain, from 1; goes on over epochs
+  std::uint64_t first_seq;           // end_seq of the previous batch
+  std::uint64_t message_count;       // message records in it
+  std::uint64_t end_seq;             // first_seq + message_count + the seqs of gap records
+  std::uint64_t durable_upto;        // all seqs below were on stable storage when this was written
+  std::uint64_t seq_ceiling;         // seqs below may have been given out once this is durable
+  std::uint64_t body_bytes;          // of the records, without the padding after the last
+  std::uint64_t total_bytes;         // header, records and padding: a multiple of block_bytes
+  std::uint64_t previous_file;       // file number of batch batch_number - 1; 0: this is the first
+  std::uint64_t previous_offset;     // its place there
+  std::uint64_t previous_checksum;   // its header_checksum
+  std::uint64_t previous_first_seq;  // its first_seq: so its range is known even if it is not
+  std::uint64_t realtime_ns;         // when it was written; for people
+  std::uint32_t escape_count;        // blocks with an inverted first word
+  std::uint8_t reserved[68];         // zeros
+  std::uint64_t body_checksum;       // XXH3-64 of the total_bytes - header_bytes bytes behind it
+  std::uint64_t header_checksum;     // XXH3-64 of all bytes of the header before it
 };
 static_assert(sizeof(BatchHeader) == 256);
 static_assert(sizeof(BatchHeader) <= sector_bytes, "a torn sector is a wrong checksum, not a mix");

@@ -80,6 +80,10 @@ void CheckpointState::remove(const Uuid& group, std::uint64_t incarnation) {
   settings.erase(group);
 }
 
+void CheckpointState::settle_gap(std::uint64_t first_seq, std::uint64_t end_seq) {
+  for (auto& [uuid, group] : groups) group.settle(first_seq, end_seq);
+}
+
 void CheckpointState::apply(const Record& record) {
   if (record.type == RecordType::group_snapshot || record.type == RecordType::group_delta) {
     const GroupView view = group_of(record);
@@ -95,6 +99,9 @@ void CheckpointState::apply(const Record& record) {
       change.entries.push_back(view.entry(i));
     }
     apply(change);
+  } else if (record.type == RecordType::gap) {
+    const auto gap = load<GapRecord>(record.bytes);
+    settle_gap(gap.first_seq, gap.end_seq);
   } else if (record.type == RecordType::group_removed) {
     const auto removed = load<GroupRemovedRecord>(record.bytes);
     remove(uuid_of(removed.group_uuid), removed.incarnation);

@@ -45,13 +45,15 @@ struct CheckpointState {
   std::map<Uuid, GroupState> groups;
   std::map<Uuid, std::vector<std::byte>> settings;  ///< Uuid{}: the queue's own
 
-  /// A checkpoint record of a checked batch; others change nothing.
+  /// A checkpoint or gap record of a checked batch; others change nothing.
   void apply(const Record& record);
   void apply(const GroupChange& change);
   /// All records of a batch. With batch_snapshot set, what was known before is forgotten.
   void apply(const BatchHeader& header, const std::vector<Record>& records);
   /// A group that is removed takes its settings along.
   void remove(const Uuid& group, std::uint64_t incarnation);
+  /// Seqs without a message hold no group up.
+  void settle_gap(std::uint64_t first_seq, std::uint64_t end_seq);
   /// The least floor: no group needs a seq below. Without groups, `otherwise`.
   [[nodiscard]] std::uint64_t least_floor(std::uint64_t otherwise) const noexcept;
   friend bool operator==(const CheckpointState& left, const CheckpointState& right);
