@@ -23,7 +23,7 @@ const std::map<std::string, std::set<std::string>> allowed_below{
     {"journal", {"base", "journal"}},
     {"shm", {"base", "sync", "shm"}},
     {"queue", {"base", "sync", "shm", "queue"}},
-    {"api", {"base", "sync", "shm", "queue", "api"}},
+    {"api", {"base", "sync", "shm", "queue", "journal", "api"}},
 };
 
 struct Findings {

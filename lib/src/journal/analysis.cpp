@@ -460,7 +460,12 @@ std::string Finding::text() const {
     line += " (offset " + std::to_string(offset) + ", " + std::to_string(bytes) + " bytes)";
   }
   if (!detail.empty()) line += ": " + detail;
-  return line + "; " + std::string{known.proceed};
+  line += "; " + std::string{known.proceed};
+  for (char& c : line) {
+    // A name in the directory may hold anything; the promise is one line, without escapes.
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return line;
 }
 
 Result<Plan> analyse(DirectorySource& directory, const AnalysisOptions& options) {
