@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Makes a journal in a directory, for tests of the tools: journal_maker DIR MESSAGES [clean|killed].
-// Message n is "message n"; ten of them share a batch. One group has settled the first five.
+// Makes a journal in a directory, for tests of the tools: journal_maker DIR MESSAGES
+// [clean|killed]. Message n is "message n"; ten of them share a batch. One group has settled the
+// first five.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -31,8 +32,7 @@ class Source final : public journal::MessageSource {
   bool next_change(std::uint64_t end_seq, journal::Change& change) override {
     if (settled_ || end_seq < 5) return false;
     settled_ = true;
-    change.group = {
-        .group = {1}, .incarnation = 1, .floor = 5, .settled = {{7, 8}}, .entries = {}};
+    change.group = {.group = {1}, .incarnation = 1, .floor = 5, .settled = {{7, 8}}, .entries = {}};
     return true;
   }
   void on_progress(const journal::Progress& now) override { progress = now; }
@@ -46,9 +46,8 @@ int make(const std::string& path, std::uint64_t messages, bool is_clean) {
   auto backend = io::Backend::create(io::BackendChoice::plain, [](const std::string&) {});
   auto disk = backend->open(path);
   if (!disk) return 1;
-  journal::RecoverOptions options{.identity = {.name_space = "test", .queue = "q"},
-                                  .first_file_bytes = 65536,
-                                  .initial = {}};
+  journal::RecoverOptions options{
+      .identity = {.name_space = "test", .queue = "q"}, .first_file_bytes = 65536, .initial = {}};
   options.initial.groups[journal::Uuid{1}].incarnation = 1;
   auto recovered = journal::recover(**disk, options);
   if (!recovered || !recovered->start) return 1;

@@ -137,10 +137,17 @@ void Story::step(Writer& writer) {
   }
   writer.pump();
   for (std::uint64_t i = random(12); i > 0; --i) disk_.poll(false);
+  tally_.disk_errors += writer.figures().errors - errors_seen_;
+  errors_seen_ = writer.figures().errors;
+  const bool is_degraded = writer.health() == Health::degraded;
+  tally_.degradations += is_degraded && !was_degraded_ ? 1 : 0;
+  was_degraded_ = is_degraded;
 }
 
 void Story::live(Start start) {
   add_faults();
+  errors_seen_ = 0;
+  was_degraded_ = false;
   disk_.cut_after = random(4) == 0 ? random(12) : random(260);
   try {
     Writer writer{disk_, world_, writer_options(), std::move(start)};

@@ -33,6 +33,8 @@ struct Tally {
   std::uint64_t confirmed = 0;
   std::uint64_t recycled = 0;
   std::uint64_t damages = 0;
+  std::uint64_t disk_errors = 0;  ///< that the writer met
+  std::uint64_t degradations = 0;
   std::map<char, std::uint64_t> letters;
   std::set<std::uint64_t> end_states;
   std::vector<std::string> failures;
@@ -68,6 +70,8 @@ class Story {
   World world_;
   journal::Identity identity_;
   std::vector<std::byte> decoy_;
+  std::uint64_t errors_seen_ = 0;  // of the living writer
+  bool was_degraded_ = false;
   bool failed_ = false;
 };
 
