@@ -189,21 +189,6 @@ std::int64_t SimDisk::execute(Request& request) {
     return -fault->error;
   }
   switch (request.operation) {
-    case SimOperation::create: {
-      if (names_.contains(request.name)) return -EEXIST;
-      const int number = next_inode_++;
-      inodes_[number];
-      names_[request.name] = number;
-      pending_names_.push_back({.from = "", .to = request.name, .inode = number});
-      handles_[next_handle_] = number;
-      return next_handle_++;
-    }
-    case SimOperation::open: {
-      const auto found = names_.find(request.name);
-      if (found == names_.end()) return -ENOENT;
-      handles_[next_handle_] = found->second;
-      return next_handle_++;
-    }
     case SimOperation::allocate:
       if (request.length > inode->second.allocated) {
         if (bytes_in_use() - inode->second.allocated + request.length > capacity_bytes) {
@@ -212,42 +197,48 @@ std::int64_t SimDisk::execute(Request& request) {
         inode->second.allocated = request.length;
       }
       return 0;
-    case SimOperation::sync: {
-      for (const Write& write : inode->second.pending) {
-        auto& stable = inode->second.stable;
-        const std::uint64_t end = write.offset + write.bytes.size();
-        if (stable.size() < end) stable.resize(end);
-        std::copy(write.bytes.begin(), write.bytes.end(),
-                  stable.begin() + static_cast<std::ptrdiff_t>(write.offset));
-      }
-      inode->second.pending.clear();
-      return 0;
-    }
+    case SimOperation::sync: make_stable(inode->second); return 0;
     case SimOperation::sync_directory:
       stable_names_ = names_;
       pending_names_.clear();
       forget_nameless();
       return 0;
-    case SimOperation::rename: {
-      const auto found = names_.find(request.name);
-      if (found == names_.end()) return -ENOENT;
-      if (names_.contains(request.to)) return -EEXIST;
-      const NameChange change{request.name, request.to, found->second};
-      change_names(names_, change);
-      pending_names_.push_back(change);
-      return 0;
-    }
-    case SimOperation::unlink: {
-      const auto found = names_.find(request.name);
-      if (found == names_.end()) return -ENOENT;
-      const NameChange change{request.name, "", found->second};
-      change_names(names_, change);
-      pending_names_.push_back(change);
-      return 0;
-    }
-    case SimOperation::write: break;
+    default: return execute_on_name(request);
   }
-  return -EINVAL;
+}
+
+void SimDisk::make_stable(Inode& inode) {
+  for (const Write& write : inode.pending) {
+    const std::uint64_t end = write.offset + write.bytes.size();
+    if (inode.stable.size() < end) inode.stable.resize(end);
+    std::copy(write.bytes.begin(), write.bytes.end(),
+              inode.stable.begin() + static_cast<std::ptrdiff_t>(write.offset));
+  }
+  inode.pending.clear();
+}
+
+std::int64_t SimDisk::execute_on_name(const Request& request) {
+  const auto found = names_.find(request.name);
+  if (request.operation == SimOperation::create) {
+    if (found != names_.end()) return -EEXIST;
+    const int number = next_inode_++;
+    inodes_[number];
+    names_[request.name] = number;
+    pending_names_.push_back({.from = "", .to = request.name, .inode = number});
+    handles_[next_handle_] = number;
+    return next_handle_++;
+  }
+  if (found == names_.end()) return -ENOENT;
+  if (request.operation == SimOperation::open) {
+    handles_[next_handle_] = found->second;
+    return next_handle_++;
+  }
+  // A rename, or an unlink, whose `to` is empty.
+  if (!request.to.empty() && names_.contains(request.to)) return -EEXIST;
+  const NameChange change{request.name, request.to, found->second};
+  change_names(names_, change);
+  pending_names_.push_back(change);
+  return 0;
 }
 
 bool SimDisk::poll(bool) {

@@ -108,6 +108,8 @@ class SimDisk final : public io::Disk {
   std::uint64_t random(std::uint64_t below);
   void submit(Request request) { requests_.push_back(std::move(request)); }
   std::int64_t execute(Request& request);
+  std::int64_t execute_on_name(const Request& request);
+  static void make_stable(Inode& inode);
   std::int64_t execute_write(Inode& inode, const Request& request, const SimFault* fault);
   void fail_sync(Inode& inode);
   const SimFault* fault_of(SimOperation operation);
