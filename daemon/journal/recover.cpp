@@ -54,6 +54,7 @@ class Recoverer {
     if (recovery_.plan.is_refused) return std::move(recovery_);
     if (!recovery_.plan.is_new) identity_.queue_uuid = recovery_.plan.queue_uuid;
     if (recovery_.plan.is_new) recovery_.plan.state = options_.initial;
+    make_room();
     if (auto done = begin_incarnation(directory); !done) return tl::unexpected{done.error()};
     remove_what_does_not_count();
     hand_over();
@@ -87,6 +88,18 @@ class Recoverer {
       locks_.emplace(name, static_cast<io::Handle>(result));
     }
     return {};
+  }
+
+  // Files that were being prepared never counted, and may hold the room that the new one needs.
+  void make_room() {
+    bool removed = false;
+    for (const std::string& name : recovery_.plan.removable) {
+      if (!is_temporary_name(name)) continue;
+      wait_for(disk_, [&](io::Done done) { disk_.unlink(name, std::move(done)); });
+      removed = true;
+    }
+    // Some file systems give the blocks back no sooner.
+    if (removed) wait_for(disk_, [&](io::Done done) { disk_.sync_directory(std::move(done)); });
   }
 
   Result<void> begin_incarnation(DirectorySource& directory) {
@@ -202,6 +215,7 @@ class Recoverer {
   // If that fails, the next recovery finds the same and tries again.
   void remove_what_does_not_count() {
     for (const std::string& name : recovery_.plan.removable) {
+      if (is_temporary_name(name)) continue;  // gone already
       if (const auto lock = locks_.find(name); lock != locks_.end()) {
         disk_.close(lock->second);
         locks_.erase(lock);

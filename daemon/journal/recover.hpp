@@ -5,7 +5,7 @@
 //
 // Invariants:
 //  1. Nothing of a former incarnation is written to. What does not count any more is removed only
-//     once the new incarnation's closing marker is on stable storage.
+//     once the new incarnation's closing marker is on stable storage; what never counted, before.
 //  2. Cut anywhere, it can be run again, and comes to the same state.
 //  3. A refused plan changes nothing.
 #pragma once

@@ -334,6 +334,13 @@ TEST_F(WriterTest, a_writer_that_is_gone_is_not_called) {
   EXPECT_EQ(queue_.progress.watermark, 0U);
 }
 
+TEST_F(WriterTest, a_recovery_takes_the_room_of_a_file_that_was_being_prepared) {
+  disk_.put(temporary_name(1), std::vector<std::byte>(65536));
+  disk_.capacity_bytes = 65536 + 4096;
+  start();
+  EXPECT_FALSE(disk_.exists(temporary_name(1)));
+}
+
 TEST_F(WriterTest, a_new_incarnation_never_appends_to_an_old_file) {
   start();
   publish(5);
