@@ -70,6 +70,7 @@ void add_group_commands(CLI::App& app, Context& context);
 void add_publish_command(CLI::App& app, Context& context);
 void add_consume_command(CLI::App& app, Context& context);
 void add_look_commands(CLI::App& app, Context& context);
+void add_journal_commands(CLI::App& app, Context& context);
 
 // Options whose values have units. A value that cannot be read is CLI11's error: exit 2.
 CLI::Option* add_size(CLI::App& command, const std::string& name,

@@ -6,6 +6,7 @@
 #include <shmq/consumer.hpp>
 #include <shmq/error.hpp>
 #include <shmq/info.hpp>
+#include <shmq/journal.hpp>
 #include <shmq/options.hpp>
 #include <shmq/producer.hpp>
 #include <shmq/queue.hpp>

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Chooses the real disk at run time: io_uring, or plain calls where it is denied. The code above is
+// the same, and says once which it is when it is not the first choice.
+#pragma once
+
+#include <memory>
+
+#include "daemon/io/disk.hpp"
+
+namespace shmq::io {
+
+class Ring;
+
+enum class BackendChoice { automatic, io_uring, plain };
+
+class Backend {
+ public:
+  using Say = std::function<void(const std::string& sentence)>;
+
+  /// Fails only if io_uring was asked for by name and is not to be had.
+  static Result<Backend> create(BackendChoice choice, const Say& say);
+
+  [[nodiscard]] bool uses_io_uring() const noexcept { return ring_ != nullptr; }
+  Result<std::unique_ptr<Disk>> open(const std::string& directory) const;
+
+ private:
+  std::shared_ptr<Ring> ring_;  // nothing: plain calls
+};
+
+}  // namespace shmq::io

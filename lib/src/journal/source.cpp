@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "journal/source.hpp"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <utility>
+
+namespace shmq::journal {
+namespace {
+
+class File final : public ByteSource {
+ public:
+  File(int descriptor, std::uint64_t size) : descriptor_(descriptor), size_(size) {}
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  ~File() override { ::close(descriptor_); }
+
+  [[nodiscard]] std::uint64_t size() const override { return size_; }
+
+  std::error_code read(std::uint64_t offset, std::span<std::byte> into) override {
+    while (!into.empty()) {
+      const ssize_t got =
+          ::pread(descriptor_, into.data(), into.size(), static_cast<off_t>(offset));
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) return {errno, std::generic_category()};
+      if (got == 0) return std::make_error_code(std::errc::io_error);
+      offset += static_cast<std::uint64_t>(got);
+      into = into.subspan(static_cast<std::size_t>(got));
+    }
+    return {};
+  }
+
+ private:
+  int descriptor_;
+  std::uint64_t size_;
+};
+
+class Directory final : public DirectorySource {
+ public:
+  explicit Directory(std::string path) : path_(std::move(path)) {}
+  [[nodiscard]] std::string path() const override { return path_; }
+
+  Result<std::vector<std::string>> list() override {
+    std::vector<std::string> names;
+    std::error_code code;
+    std::filesystem::directory_iterator entries{path_, code};
+    for (; !code && entries != std::filesystem::directory_iterator{}; entries.increment(code)) {
+      names.push_back(entries->path().filename().string());
+    }
+    if (code) return tl::unexpected{Error{code, "list directory '" + path_ + "'", "", ""}};
+    return names;
+  }
+
+  Result<std::unique_ptr<ByteSource>> open(const std::string& name) override {
+    return open_file(path_ + "/" + name);
+  }
+
+ private:
+  std::string path_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<ByteSource>> open_file(const std::string& path) {
+  const auto fail = [&path](int error, std::string why, std::string remedy) {
+    return tl::unexpected{Error{{error, std::generic_category()},
+                                "open journal file '" + path + "'",
+                                std::move(why),
+                                std::move(remedy)}};
+  };
+  // O_NONBLOCK: opening a FIFO that somebody put there must not hang.
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (descriptor < 0) return fail(errno, "", errno == EACCES ? "run it as the daemon's user" : "");
+  struct stat status {};
+  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
+    ::close(descriptor);
+    return fail(EINVAL, "it is not a regular file", "");
+  }
+  return std::make_unique<File>(descriptor, static_cast<std::uint64_t>(status.st_size));
+}
+
+std::unique_ptr<DirectorySource> open_directory(std::string path) {
+  return std::make_unique<Directory>(std::move(path));
+}
+
+}  // namespace shmq::journal

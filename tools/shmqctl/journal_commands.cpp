@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shmqctl verify, dump: journals on disk, read only, with or without a daemon.
+#include <unistd.h>
+
+#include <memory>
+#include <shmq/journal.hpp>
+
+#include "context.hpp"
+#include "failure.hpp"
+#include "output.hpp"
+
+namespace shmqctl {
+namespace {
+
+// --- verify --------------------------------------------------------------------------------------
+
+Json end_json(std::uint64_t end_seq) {
+  return end_seq == shmq::journal_end_unknown ? Json(nullptr) : Json(end_seq);
+}
+
+Json report_json(const shmq::JournalReport& report) {
+  Json groups = Json::array();
+  for (const shmq::JournalGroup& group : report.groups) {
+    groups.push_back({{"uuid", group.uuid},
+                      {"incarnation", group.incarnation},
+                      {"floor_seq", group.floor},
+                      {"settled_above_floor", group.settled_above},
+                      {"handed_out", group.handed_out}});
+  }
+  Json findings = Json::array();
+  for (const shmq::JournalFinding& finding : report.findings) {
+    findings.push_back({{"case", std::string(1, finding.letter)},
+                        {"refuses", finding.refuses},
+                        {"file", finding.file},
+                        {"offset_bytes", finding.offset},
+                        {"bytes", finding.bytes},
+                        {"first_seq", finding.first_seq},
+                        {"end_seq", end_json(finding.end_seq)},
+                        {"text", finding.text}});
+  }
+  return {{"refused", report.is_refused},
+          {"empty", report.is_empty},
+          {"queue_uuid", report.queue_uuid},
+          {"first_seq", report.first_seq},
+          {"end_seq", report.end_seq},
+          {"next_seq", report.next_seq},
+          {"groups", groups},
+          {"findings", findings},
+          {"plan", report.plan}};
+}
+
+int verify(const Context& context, const std::string& directory) {
+  const shmq::JournalReport report =
+      take(shmq::verify_journal(directory), "verify journal '" + directory + "'");
+  if (context.json) {
+    print_json({{"directory", directory}, {"journal", report_json(report)}});
+  } else {
+    std::string out;
+    for (const shmq::JournalFinding& finding : report.findings) {
+      out += finding.refuses ? "REFUSED " : "ok      ";
+      out += std::string(1, finding.letter) + "  " + finding.text + "\n";
+    }
+    out += report.is_refused ? "plan: nothing is done before a person has decided\n"
+                             : "plan, at the next start:\n";
+    int number = 0;
+    for (const std::string& step : report.plan) {
+      out += "  " + std::to_string(++number) + ". " + step + "\n";
+    }
+    write_all(STDOUT_FILENO, out, nullptr, "write to stdout");
+  }
+  return report.is_refused ? exit_error : exit_ok;
+}
+
+void add_verify(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("verify", "check the journal in a directory, read only");
+  auto directory = std::make_shared<std::string>();
+  command->add_option("directory", *directory, "directory of one queue's journal files")
+      ->type_name("DIR")
+      ->required();
+  command->callback([&context, directory] {
+    context.command = [&context, directory] { return verify(context, *directory); };
+  });
+}
+
+// --- dump ----------------------------------------------------------------------------------------
+
+struct DumpArguments {
+  std::string file;
+  bool messages = false;
+  bool nul = false;
+  bool frame = false;
+};
+
+std::string_view kind_text(shmq::JournalItemKind kind) {
+  switch (kind) {
+    case shmq::JournalItemKind::file: return "file";
+    case shmq::JournalItemKind::batch: return "batch";
+    case shmq::JournalItemKind::damaged: return "damaged";
+    case shmq::JournalItemKind::hole: return "hole";
+    case shmq::JournalItemKind::record: return "record";
+  }
+  return "unknown";
+}
+
+std::string item_text(const Context& context, const shmq::JournalItem& item) {
+  if (context.json) {
+    const Json line{{"kind", kind_text(item.kind)},
+                    {"offset_bytes", item.offset},
+                    {"bytes", item.bytes},
+                    {"description", item.description}};
+    return line.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  }
+  std::string line = item.kind == shmq::JournalItemKind::record ? "    " : "";
+  line += std::string{kind_text(item.kind)} + " offset=" + std::to_string(item.offset) +
+          " bytes=" + std::to_string(item.bytes) + " " + item.description;
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line + "\n";
+}
+
+int dump(const Context& context, const DumpArguments& arguments) {
+  Framing framing = Framing::newline;
+  if (arguments.nul) framing = Framing::nul;
+  if (arguments.frame) framing = Framing::length;
+  bool is_whole = true;
+  std::string out;
+  const auto flush = [&out](std::size_t most) {
+    if (out.size() <= most) return;
+    write_all(STDOUT_FILENO, out, nullptr, "write to stdout");
+    out.clear();
+  };
+  const auto print = [&](const shmq::JournalItem& item) {
+    is_whole = is_whole && item.kind != shmq::JournalItemKind::damaged;
+    if (!arguments.messages) {
+      out += item_text(context, item);
+    } else if (item.is_message) {
+      append_payload(out, {reinterpret_cast<const char*>(item.payload.data()), item.payload.size()},
+                     framing);
+    }
+    flush(65536);
+    return true;
+  };
+  take(shmq::dump_journal(arguments.file, print), "dump journal file '" + arguments.file + "'");
+  flush(0);
+  return is_whole ? exit_ok : exit_error;
+}
+
+void add_dump(CLI::App& app, Context& context) {
+  CLI::App* command = app.add_subcommand("dump", "show what a journal file holds, read only");
+  auto arguments = std::make_shared<DumpArguments>();
+  DumpArguments* a = arguments.get();
+  command->add_option("file", a->file, "a journal file")->type_name("FILE")->required();
+  auto* messages = command->add_flag("--messages", a->messages,
+                                     "only the payloads, in the form that publish reads");
+  auto* nul = command->add_flag("--null,-0", a->nul, "NUL instead of newline after each message");
+  auto* frame =
+      command->add_flag("--frame", a->frame, "4-byte little-endian length before each message");
+  nul->excludes(frame)->needs(messages);
+  frame->needs(messages);
+  command->callback([&context, arguments] {
+    context.command = [&context, arguments] { return dump(context, *arguments); };
+  });
+}
+
+}  // namespace
+
+void add_journal_commands(CLI::App& app, Context& context) {
+  add_verify(app, context);
+  add_dump(app, context);
+}
+
+}  // namespace shmqctl
