@@ -52,8 +52,9 @@ void watch_children() {
   for (const int signal : {SIGCHLD, SIGALRM, SIGINT, SIGTERM}) std::signal(signal, end_at_once);
 }
 
+void let_children_end() { std::signal(SIGCHLD, SIG_DFL); }
+
 void await_children() {
-  std::signal(SIGCHLD, SIG_DFL);
   while (children_count > 0) waitpid(children[--children_count], nullptr, 0);
 }
 

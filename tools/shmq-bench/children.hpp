@@ -11,6 +11,8 @@ namespace shmq_bench {
 bool fork_child();
 /// To be called by the parent once all children are there.
 void watch_children();
+/// From now on a child's end is no failure.
+void let_children_end();
 /// Waits for the end of all children, who have been told to end.
 void await_children();
 /// A run that takes this long hangs; 0: no run is on.

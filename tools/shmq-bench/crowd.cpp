@@ -6,7 +6,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <optional>
 #include <shmq/shmq.hpp>
 
@@ -241,7 +240,7 @@ Crowd::Crowd(const std::string& name_space, std::size_t bytes, bool pin)
 }
 
 Crowd::~Crowd() {
-  std::signal(SIGCHLD, SIG_DFL);
+  let_children_end();
   for (auto& worker : shared_->worker) {
     worker.task = Task::end;
     sem_post(&worker.start);

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "crowd.hpp"
+#include "held.hpp"
 #include "runner.hpp"
 
 namespace shmq_bench {
@@ -30,6 +31,9 @@ struct Options {
   bool check = false;
   bool crowd = false;
   bool pin = false;
+  bool held = false;
+  std::uint64_t arena_kib = 64U << 10;
+  std::uint32_t chunk_kib = 256;
 };
 
 const char* name_of(Mode mode) { return mode == Mode::throughput ? "throughput" : "round_trip"; }
@@ -282,6 +286,14 @@ int run_crowd(const Options& options) {
 }
 
 int run(Options options) {
+  if (options.held) {
+    return run_held({.name_space = "bench-" + std::to_string(getpid()),
+                     .arena_bytes = options.arena_kib << 10,
+                     .chunk_bytes = options.chunk_kib << 10,
+                     .seconds = options.seconds,
+                     .smoke = options.smoke,
+                     .output = options.output});
+  }
   if (options.crowd) {
     if (options.sizes.empty()) options.sizes = {64};
     return run_crowd(options);
@@ -337,6 +349,10 @@ int main(int argc, char** argv) {
   app.add_flag("--crowd", options.crowd,
                "several producers and consumers on a shared group, beside Vyukov's ring");
   app.add_flag("--pin", options.pin, "with --crowd: producers on CPU 1, consumers on CPU 0");
+  app.add_flag("--held", options.held,
+               "the rate beside 64 held and 1,000 delayed messages, against that without");
+  app.add_option("--arena-kib", options.arena_kib, "with --held: payload memory of the queue");
+  app.add_option("--chunk-kib", options.chunk_kib, "with --held: size of a chunk");
   app.add_flag("--check", options.check, "the ratio check: exit 1 on a failure, 77 if undecided");
   try {
     app.parse(argc, argv);

@@ -48,6 +48,7 @@ Runner::Runner(Contenders& contenders, bool pin)
 }
 
 Runner::~Runner() {
+  let_children_end();
   shared_->mode = Mode{};
   shared_->epoch.store(++epoch_, std::memory_order_release);
   await_children();
