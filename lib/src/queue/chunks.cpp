@@ -31,11 +31,11 @@ ProducerChunks::ProducerChunks(const shm::Segment& segment, std::byte* arena, st
           std::max<std::uint32_t>(
               static_cast<std::uint32_t>(working_set_bytes / segment.limits().chunk_bytes), 4))),
       pinned_((segment.limits().chunks + 63) / 64),
-      run_previous_(segment.limits().chunks) {}
+      run_previous_(segment.limits().chunks),
+      consumer_pins_((segment.limits().chunks + 63) / 64) {}
 
 void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
   std::fill(bits.begin(), bits.end(), 0);
-  const shm::Limits& limits = segment.limits();
   // The stragglers first, the pins second: who claims a straggler pins its chunk before, and it
   // leaves the table only when that claim is settled.
   if (!base::mutant(15)) {
@@ -45,6 +45,11 @@ void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>&
       }
     });
   }
+  mark_consumer_pins(segment, bits);
+}
+
+void mark_consumer_pins(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
+  const shm::Limits& limits = segment.limits();
   // Entries beyond were never used. acquire, after the caller's fence: an attach that is not seen
   // here is one that comes after the look (see K1).
   const std::uint32_t used =

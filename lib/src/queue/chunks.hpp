@@ -89,6 +89,7 @@ class ProducerChunks {
   // compaction.cpp
   void prepare_gathering() noexcept;
   [[nodiscard]] bool stragglers_crowd() noexcept;
+  void choose_to_empty() noexcept;
   bool gather_stragglers() noexcept;
   std::byte* allocate_gathering(std::uint64_t bytes) noexcept;
   void seal_gathering() noexcept;
@@ -117,9 +118,13 @@ class ProducerChunks {
   std::byte* gathering_end_ = nullptr;
   std::uint32_t gathering_chunk_ = 0;
   std::vector<std::uint32_t> straggler_bytes_;  // per chunk
+  static constexpr std::uint32_t not_now = ~0U;
+  std::vector<std::uint64_t> consumer_pins_;  // one bit a chunk
 };
 
 /// Marks every chunk that a live participant pins; the caller has read head before.
 void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept;
+/// The same, for pins alone: not what stragglers hold. Clears nothing.
+void mark_consumer_pins(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept;
 
 }  // namespace shmq::queue
