@@ -98,6 +98,8 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
     capacity = count;
   }
   for (int stalls = 0; count < capacity && stalls < 64;) {
+    while (count < capacity && fetch_next(out[count])) ++count;
+    if (count == capacity) break;
     const std::uint64_t seq = next_;
     if (SHMQ_UNLIKELY(seq - floor_seen_ >= window_entries_)) {
       floor_seen_ = group_.floor();
