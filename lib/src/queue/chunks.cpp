@@ -30,6 +30,7 @@ ProducerChunks::ProducerChunks(const shm::Segment& segment, std::byte* arena, st
           segment.limits().chunks,
           std::max<std::uint32_t>(
               static_cast<std::uint32_t>(working_set_bytes / segment.limits().chunk_bytes), 4))),
+      near_chunks_(working_set_chunks_),
       pinned_((segment.limits().chunks + 63) / 64),
       run_previous_(segment.limits().chunks),
       consumer_pins_((segment.limits().chunks + 63) / 64) {}
@@ -90,7 +91,19 @@ void ProducerChunks::judge() noexcept {
     pinned += static_cast<std::uint64_t>(std::popcount(bits));
   sync::store_relaxed(segment_.control().pinned_chunks_hint,
                       pinned);  // a figure: any value will do
+  widen_working_set();
   if (base::mutant(1)) std::fill(pinned_.begin(), pinned_.end(), 0);
+}
+
+// What is pinned is not worked with: as many others in its place, the nearest ones. Without them a
+// few held messages would send the producer through all of a large arena, which is in no cache.
+void ProducerChunks::widen_working_set() noexcept {
+  const std::uint32_t chunks = segment_.limits().chunks;
+  std::uint32_t usable = 0;
+  near_chunks_ = 0;
+  while (near_chunks_ < chunks && usable < working_set_chunks_) {
+    if (!pinned(near_chunks_++)) ++usable;
+  }
 }
 
 void ProducerChunks::seal(OwnedChunk& chunk) noexcept {
@@ -217,9 +230,9 @@ bool ProducerChunks::acquire_single(bool outside, std::uint64_t owned_word,
     return false;
   };
   const auto search_all = [&] {
-    return search(0, working_set_chunks_, control.small_chunk_cursor) ||
-           (outside && chunks > working_set_chunks_ &&
-            search(working_set_chunks_, chunks - working_set_chunks_, control.outer_chunk_cursor));
+    return search(0, near_chunks_, control.small_chunk_cursor) ||
+           (outside && chunks > near_chunks_ &&
+            search(near_chunks_, chunks - near_chunks_, control.outer_chunk_cursor));
   };
   if (search_all()) return true;
   const bool others_wait =

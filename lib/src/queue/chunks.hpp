@@ -84,6 +84,7 @@ class ProducerChunks {
   bool try_take(std::uint32_t index, sync::Word16& previous, std::uint64_t owned_word) noexcept;
   void seal(OwnedChunk& chunk) noexcept;
   void judge() noexcept;
+  void widen_working_set() noexcept;
   bool acquire_single(bool outside, std::uint64_t owned_word, std::uint32_t& first) noexcept;
   void gather_run(std::uint32_t count) noexcept;
   // compaction.cpp
@@ -101,6 +102,7 @@ class ProducerChunks {
   std::byte* arena_;
   std::uint64_t open_word_;
   std::uint32_t working_set_chunks_;
+  std::uint32_t near_chunks_;  // the working set, and what is pinned in between
   // The current one and those with loans: 64, each in a chunk of its own, and one more.
   std::array<OwnedChunk, 65> owned_{};
   std::uint32_t current_ = 0;
