@@ -406,25 +406,31 @@ void Crowd::run_round(std::vector<CrowdSeries>& all, std::uint64_t round) {
 nlohmann::json Crowd::report(const std::vector<CrowdSeries>& all) const {
   nlohmann::json rows = nlohmann::json::array();
   for (const CrowdSeries& series : all) {
-    for (const Distance distance : {Distance::near, Distance::far}) {
-      const Summary rate = summarise(series.rates, distance);
+    for (const Distance distance : {Distance::near, Distance::far, Distance::mixed}) {
+      const auto of_class = [&](const std::vector<Sample>& samples) {
+        return distance == Distance::mixed ? of_any_class(samples) : samples;
+      };
+      const Summary rate = summarise(of_class(series.rates), distance);
       if (rate.n == 0) continue;
-      nlohmann::json row{{"contender", peer_name(series.peer)},
-                         {"mode", "crowd"},
-                         {"shape", series.shape.name()},
-                         {"payload_bytes", bytes_},
-                         {"class", distance == Distance::near ? "near" : "far"},
-                         {"unit", "M/s"},
-                         {"median", rate.median},
-                         {"min", rate.min},
-                         {"max", rate.max},
-                         {"n", rate.n},
-                         {"cpu_ns_per_message", summarise(series.cpu_ns, distance).median}};
+      nlohmann::json row{
+          {"contender", peer_name(series.peer)},
+          {"mode", "crowd"},
+          {"shape", series.shape.name()},
+          {"payload_bytes", bytes_},
+          {"class", distance == Distance::near  ? "near"
+                    : distance == Distance::far ? "far"
+                                                : "any"},
+          {"unit", "M/s"},
+          {"median", rate.median},
+          {"min", rate.min},
+          {"max", rate.max},
+          {"n", rate.n},
+          {"cpu_ns_per_message", summarise(of_class(series.cpu_ns), distance).median}};
       for (const CrowdSeries& peer : all) {
         if (peer.peer != 0 || series.peer == 0 || peer.shape.name() != series.shape.name()) {
           continue;
         }
-        const Summary ratio = paired_ratio(series.rates, peer.rates, distance);
+        const Summary ratio = paired_ratio(of_class(series.rates), of_class(peer.rates), distance);
         if (ratio.n != 0) row["vyukov_ratio"] = {{"median", ratio.median}, {"n", ratio.n}};
       }
       rows.push_back(std::move(row));

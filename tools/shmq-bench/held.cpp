@@ -276,12 +276,8 @@ int run_held(const HeldOptions& options) {
     };
     note("near", all[0].samples, all[1].samples, Distance::near, enough);
     note("far", all[0].samples, all[1].samples, Distance::far, enough);
-    // Partners run within a twentieth of a second, so many of them tell whatever their class.
-    std::vector<Sample> left = all[0].samples, right = all[1].samples;
-    for (std::vector<Sample>* each : {&left, &right}) {
-      for (Sample& sample : *each) sample.distance = Distance::mixed;
-    }
-    note("any", left, right, Distance::mixed, enough_of_any);
+    note("any", of_any_class(all[0].samples), of_any_class(all[1].samples), Distance::mixed,
+         enough_of_any);
     if (!decided && options.smoke == 0) code = 77;
     if (shared.changed != 0 || shared.differ != held_count) code = 1;
     if (options.output == "json") {

@@ -154,6 +154,11 @@ Summary summarise(const std::vector<Sample>& samples, Distance distance) {
   return summarise(std::move(values));
 }
 
+std::vector<Sample> of_any_class(std::vector<Sample> samples) {
+  for (Sample& sample : samples) sample.distance = Distance::mixed;
+  return samples;
+}
+
 Summary paired_ratio(const Series& left, const Series& right, Distance distance) {
   return paired_ratio(left.samples, right.samples, distance);
 }

@@ -67,6 +67,9 @@ struct Summary {
 Summary summarise(std::vector<double> values);
 Summary summarise(const Series& series, Distance distance);
 Summary summarise(const std::vector<Sample>& samples, Distance distance);
+/// The same samples, all in one class: partners of a round ran within a moment, so that many of
+/// them tell something whatever their class. Summarise them as `mixed`.
+std::vector<Sample> of_any_class(std::vector<Sample> samples);
 /// Of runs of the same round and class: left / right.
 Summary paired_ratio(const Series& left, const Series& right, Distance distance);
 Summary paired_ratio(const std::vector<Sample>& left, const std::vector<Sample>& right,
