@@ -122,7 +122,7 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
       continue;
     }
     if (claimed_as == seq) {
-      ++next_;
+      skip_claimed();
       continue;
     }
     switch (claim_next(seq, out[count])) {
@@ -146,6 +146,17 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
   if (count != 0) return Fetch::some;
   if (verdict == Fetch::nothing) group_.advance_floor();  // idle: what was settled shows
   return verdict;
+}
+
+// Others claimed the next one, and maybe many more while we had no CPU: the floor saves the walk
+// over those that are settled.
+void SharedConsumer::skip_claimed() noexcept {
+  floor_seen_ = group_.floor();
+  std::uint64_t seq = std::max(next_ + 1, floor_seen_);
+  while (seq - floor_seen_ < window_entries_ && sync::load_acquire(group_.window(seq).low) == seq) {
+    ++seq;
+  }
+  next_ = seq;
 }
 
 // The window is full. False: it stays so, and so does the table, until something is settled.

@@ -174,6 +174,7 @@ class SharedConsumer : public Reader {
   bool change_own(std::uint64_t seq, std::uint32_t token, Change change) noexcept;
   void put_back(std::uint64_t seq, std::uint32_t token) noexcept;
   bool make_window_room() noexcept;
+  void skip_claimed() noexcept;
   [[nodiscard]] bool is_exhausted(const shm::Lease& lease) const noexcept {
     return lease.failures + lease.deaths >= delivery_limit_;
   }
