@@ -29,6 +29,8 @@ inline constexpr std::size_t payload_max_bytes = 64 << 10;
 
 enum class Mode : std::uint32_t { throughput = 1, round_trip = 2 };
 
+/// The queue will be removed at the end, whatever that is.
+void note_shmq_queue(const std::string& name_space, const std::string& name);
 /// Async-signal-safe.
 void remove_shmq_queues() noexcept;
 

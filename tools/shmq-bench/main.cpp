@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // shmq-bench: throughput and round trip of one producer and one consumer process, libshmq beside
-// peers. Exit codes: 0 done, 1 a wrong message, a failed run or a failed --check, 77 the --check
-// could not decide because too few runs were near.
+// peers; --crowd: several producers and consumers on one shared group. Exit codes: 0 done, 1 a
+// wrong message, a failed run or a failed --check, 77 the --check could not decide because too few
+// runs were near.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "crowd.hpp"
+#include "held.hpp"
 #include "runner.hpp"
 
 namespace shmq_bench {
@@ -18,7 +21,7 @@ constexpr int exit_undecided = 77;
 constexpr std::size_t near_needed = 5;
 
 struct Options {
-  std::vector<std::size_t> sizes{8, 64, 256, 1024, 4096, 16384, 65536};
+  std::vector<std::size_t> sizes{};
   std::vector<std::string> contenders{};
   std::string mode = "all";
   std::string output = "table";
@@ -26,6 +29,11 @@ struct Options {
   double seconds = 60;
   std::uint64_t smoke = 0;
   bool check = false;
+  bool crowd = false;
+  bool pin = false;
+  bool held = false;
+  std::uint64_t arena_kib = 64U << 10;
+  std::uint32_t chunk_kib = 256;
 };
 
 const char* name_of(Mode mode) { return mode == Mode::throughput ? "throughput" : "round_trip"; }
@@ -135,6 +143,12 @@ const Criterion criteria[] = {
      [](std::vector<Series>& all) { return ratio_at_64(all, "plain-ring"); }, 3.0, true},
     {"64 B copy / Vyukov ring with back-off",
      [](std::vector<Series>& all) { return ratio_at_64(all, "vyukov-backoff"); }, 0.75, true},
+    {"64 B shared group, lease and ack each / plain ring",
+     [](std::vector<Series>& all) {
+       return paired_ratio(need(all, "shmq-shared", Mode::throughput, 64),
+                           need(all, "plain-ring", Mode::throughput, 64), Distance::near);
+     },
+     2.5, true},
     {"8 B round trip / bare ping-pong",
      [](std::vector<Series>& all) {
        return paired_ratio(need(all, "shmq-single", Mode::round_trip, 8),
@@ -148,6 +162,31 @@ const Criterion criteria[] = {
      5.0, true},
 };
 
+// What one line of a check came to.
+struct Verdict {
+  bool passed = true;
+  bool decided = true;
+
+  void note(const char* text, const Summary& got, double bound, bool at_least) {
+    const bool enough = got.n >= near_needed;
+    const bool good = at_least ? got.median >= bound : got.median <= bound;
+    decided = decided && enough;
+    passed = passed && (good || !enough);
+    std::printf("%-9s %-52s %7.2f (%.2f to %.2f, n = %zu), must be at %s %.2f\n",
+                !enough ? "UNDECIDED"
+                : good  ? "pass"
+                        : "FAIL",
+                text, got.median, got.min, got.max, got.n, at_least ? "least" : "most", bound);
+  }
+  [[nodiscard]] int exit_code(double elapsed_s) const {
+    if (!passed) return 1;
+    if (decided) return 0;
+    std::printf("not enough near runs: fewer than %zu in %.0f s; run it again later\n", near_needed,
+                elapsed_s);
+    return exit_undecided;
+  }
+};
+
 int run_check(Runner& runner, const Contenders& contenders) {
   std::vector<Series> all;
   const auto add = [&](const char* name, Mode mode, std::size_t bytes) {
@@ -159,6 +198,7 @@ int run_check(Runner& runner, const Contenders& contenders) {
   };
   // Partners stand side by side, so that they meet the same state of the machine.
   add("plain-ring", Mode::throughput, 64);
+  add("shmq-shared", Mode::throughput, 64);
   add("shmq", Mode::throughput, 64);
   add("vyukov-backoff", Mode::throughput, 64);
   add("shmq-loan", Mode::throughput, 65536);
@@ -175,27 +215,11 @@ int run_check(Runner& runner, const Contenders& contenders) {
        elapsed_s() < 15 || (elapsed_s() < 50 && fewest() < 4 * near_needed); ++round) {
     runner.run_round(all, round);
   }
-  bool passed = true;
-  bool decided = true;
+  Verdict verdict;
   for (const Criterion& criterion : criteria) {
-    const Summary got = criterion.measure(all);
-    const bool enough = got.n >= near_needed;
-    const bool good =
-        criterion.at_least ? got.median >= criterion.bound : got.median <= criterion.bound;
-    decided = decided && enough;
-    passed = passed && (good || !enough);
-    std::printf("%-9s %-40s %7.2f (%.2f to %.2f, n = %zu), must be at %s %.2f\n",
-                !enough ? "UNDECIDED"
-                : good  ? "pass"
-                        : "FAIL",
-                criterion.text, got.median, got.min, got.max, got.n,
-                criterion.at_least ? "least" : "most", criterion.bound);
+    verdict.note(criterion.text, criterion.measure(all), criterion.bound, criterion.at_least);
   }
-  if (!passed) return 1;
-  if (decided) return 0;
-  std::printf("not enough near runs: fewer than %zu in %.0f s; run it again later\n", near_needed,
-              elapsed_s());
-  return exit_undecided;
+  return verdict.exit_code(elapsed_s());
 }
 
 // Every contender carries and checks `count` messages; nothing is timed.
@@ -215,7 +239,66 @@ int run_smoke(Runner& runner, std::vector<Series>& all, std::uint64_t count) {
   return messages == 0 ? 1 : 0;
 }
 
-int run(const Options& options) {
+// --- Crowds ------------------------------------------------------------------------------------
+
+int run_crowd_check(Crowd& crowd) {
+  std::vector<CrowdSeries> all = crowd.all({{2, 2}});
+  const auto ratio = [&] { return paired_ratio(all[1].rates, all[0].rates, Distance::near); };
+  const std::uint64_t start = now_ns();
+  const auto elapsed_s = [&] { return static_cast<double>(now_ns() - start) / 1e9; };
+  for (std::uint64_t round = 0;
+       elapsed_s() < 15 || (elapsed_s() < 50 && ratio().n < 4 * near_needed); ++round) {
+    crowd.run_round(all, round);
+  }
+  Verdict verdict;
+  verdict.note("64 B shared group, 2P2C / Vyukov ring, both yielding", ratio(), 1.2, true);
+  return verdict.exit_code(elapsed_s());
+}
+
+int run_crowd(const Options& options) {
+  if (options.sizes.size() != 1) {
+    std::fprintf(stderr, "shmq-bench: --crowd takes one size\n");
+    return 2;
+  }
+  Crowd crowd{"bench-" + std::to_string(getpid()), options.sizes[0], options.pin};
+  if (options.check) return run_crowd_check(crowd);
+  std::vector<CrowdSeries> all = crowd.all(crowd_shapes());
+  if (options.smoke != 0) {
+    for (int turn = 0; turn < 2; ++turn) {
+      for (const CrowdSeries& series : all) crowd.run_plain(series, options.smoke);
+    }
+    std::printf("%zu contenders and shapes; all messages accounted for\n", all.size());
+    return 0;
+  }
+  const std::uint64_t start = now_ns();
+  for (std::uint64_t round = 0;; ++round) {
+    const double elapsed_s = static_cast<double>(now_ns() - start) / 1e9;
+    if (options.rounds != 0 ? round == options.rounds : elapsed_s >= options.seconds) break;
+    crowd.run_round(all, round);
+  }
+  const nlohmann::json document = crowd.report(all);
+  if (options.output == "json") {
+    std::printf("%s\n", document.dump(2).c_str());
+  } else {
+    print_crowd_table(document);
+  }
+  return 0;
+}
+
+int run(Options options) {
+  if (options.held) {
+    return run_held({.name_space = "bench-" + std::to_string(getpid()),
+                     .arena_bytes = options.arena_kib << 10,
+                     .chunk_bytes = options.chunk_kib << 10,
+                     .seconds = options.seconds,
+                     .smoke = options.smoke,
+                     .output = options.output});
+  }
+  if (options.crowd) {
+    if (options.sizes.empty()) options.sizes = {64};
+    return run_crowd(options);
+  }
+  if (options.sizes.empty()) options.sizes = {8, 64, 256, 1024, 4096, 16384, 65536};
   std::vector<std::size_t> sizes = options.check ? std::vector<std::size_t>{8, 64} : options.sizes;
   Contenders contenders;
   add_shmq(contenders, "bench-" + std::to_string(getpid()));
@@ -263,6 +346,13 @@ int main(int argc, char** argv) {
   app.add_option("--rounds", options.rounds, "rounds, the first ones for warming up");
   app.add_option("--seconds", options.seconds, "how long, if --rounds is not given");
   app.add_option("--smoke", options.smoke, "carry this many messages each way, measure nothing");
+  app.add_flag("--crowd", options.crowd,
+               "several producers and consumers on a shared group, beside Vyukov's ring");
+  app.add_flag("--pin", options.pin, "with --crowd: producers on CPU 1, consumers on CPU 0");
+  app.add_flag("--held", options.held,
+               "the rate beside 64 held and 1,000 delayed messages, against that without");
+  app.add_option("--arena-kib", options.arena_kib, "with --held: payload memory of the queue");
+  app.add_option("--chunk-kib", options.chunk_kib, "with --held: size of a chunk");
   app.add_flag("--check", options.check, "the ratio check: exit 1 on a failure, 77 if undecided");
   try {
     app.parse(argc, argv);

@@ -1,30 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runner.hpp"
 
-#include <sched.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
+#include "children.hpp"
 
 namespace shmq_bench {
 namespace {
 
-constexpr std::uint64_t probe_round_trips = 4000;  // about 1 ms
 constexpr double near_min_ns = 70, near_max_ns = 150, far_max_ns = 460;
-constexpr unsigned hung_after_s = 60;
-pid_t child_pid = 0;
-
-void pin_to(std::size_t cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
-  if (sched_setaffinity(0, sizeof(set), &set) != 0) {
-    std::fprintf(stderr, "shmq-bench: cannot pin to CPU %zu; the figures may be worthless\n", cpu);
-  }
-}
 
 // How often something else took the CPU from this process.
 std::uint64_t count_preemptions() {
@@ -33,15 +18,7 @@ std::uint64_t count_preemptions() {
   return static_cast<std::uint64_t>(usage.ru_nivcsw);
 }
 
-// The child failed, a run hangs, or somebody ended us: nothing may be left behind.
-void end_at_once(int signal) {
-  static const char text[] = "shmq-bench: ended by a failed or hung run, or by a signal\n";
-  if (write(2, text, sizeof(text) - 1) < 0) { /* nobody reads it */
-  }
-  if (signal != SIGCHLD && child_pid > 0) kill(child_pid, SIGKILL);
-  remove_shmq_queues();
-  _exit(1);
-}
+}  // namespace
 
 Distance classify(double before, double after) noexcept {
   const auto is_near = [](double ns) { return ns >= near_min_ns && ns < near_max_ns; };
@@ -50,8 +27,6 @@ Distance classify(double before, double after) noexcept {
   if (is_far(before) && is_far(after)) return Distance::far;
   return Distance::mixed;
 }
-
-}  // namespace
 
 struct Runner::Shared {
   alignas(128) std::atomic<std::uint64_t> epoch;
@@ -64,29 +39,22 @@ struct Runner::Shared {
 
 Runner::Runner(Contenders& contenders, bool pin)
     : contenders_(contenders), shared_(reinterpret_cast<Shared*>(map_shared(sizeof(Shared)))) {
-  const pid_t parent = getpid();
-  child_pid = fork();
-  if (child_pid < 0) fail("cannot fork");
-  if (child_pid == 0) {
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent) _exit(1);
+  if (fork_child()) {
     if (pin) pin_to(1);
     child_loop();
   }
   if (pin) pin_to(0);
-  for (const int signal : {SIGCHLD, SIGALRM, SIGINT, SIGTERM}) std::signal(signal, end_at_once);
+  watch_children();
 }
 
 Runner::~Runner() {
-  std::signal(SIGCHLD, SIG_DFL);
+  let_children_end();
   shared_->mode = Mode{};
   shared_->epoch.store(++epoch_, std::memory_order_release);
-  waitpid(child_pid, nullptr, 0);
-  child_pid = 0;
+  await_children();
 }
 
 void Runner::child_loop() {
-  std::signal(SIGINT, SIG_IGN);
   for (std::uint64_t epoch = 1;; ++epoch) {
     while (shared_->epoch.load(std::memory_order_acquire) != epoch) cpu_pause();
     // _exit: destructors would remove what the parent still uses.
@@ -105,7 +73,7 @@ void Runner::child_loop() {
 
 std::uint64_t Runner::run(std::uint32_t contender, Mode mode, std::size_t bytes,
                           std::uint64_t count) {
-  alarm(hung_after_s);
+  limit_run(hung_after_s);
   shared_->contender = contender;
   shared_->mode = mode;
   shared_->bytes = bytes;
@@ -121,7 +89,7 @@ std::uint64_t Runner::run(std::uint32_t contender, Mode mode, std::size_t bytes,
   const std::uint64_t taken = now_ns() - start;
   while (shared_->done.load(std::memory_order_acquire) != epoch_) cpu_pause();
   undisturbed_ = count_preemptions() == preemptions && shared_->child_preemptions == 0;
-  alarm(0);
+  limit_run(0);
   return taken;
 }
 
@@ -175,20 +143,34 @@ Summary summarise(std::vector<double> values) {
 }
 
 Summary summarise(const Series& series, Distance distance) {
+  return summarise(series.samples, distance);
+}
+
+Summary summarise(const std::vector<Sample>& samples, Distance distance) {
   std::vector<double> values;
-  for (const Sample& sample : series.samples) {
+  for (const Sample& sample : samples) {
     if (sample.distance == distance) values.push_back(sample.value);
   }
   return summarise(std::move(values));
 }
 
+std::vector<Sample> of_any_class(std::vector<Sample> samples) {
+  for (Sample& sample : samples) sample.distance = Distance::mixed;
+  return samples;
+}
+
 Summary paired_ratio(const Series& left, const Series& right, Distance distance) {
+  return paired_ratio(left.samples, right.samples, distance);
+}
+
+Summary paired_ratio(const std::vector<Sample>& left, const std::vector<Sample>& right,
+                     Distance distance) {
   std::map<std::uint64_t, double> partners;
-  for (const Sample& sample : right.samples) {
+  for (const Sample& sample : right) {
     if (sample.distance == distance) partners[sample.round] = sample.value;
   }
   std::vector<double> ratios;
-  for (const Sample& sample : left.samples) {
+  for (const Sample& sample : left) {
     const auto partner = partners.find(sample.round);
     if (sample.distance == distance && partner != partners.end()) {
       ratios.push_back(sample.value / partner->second);

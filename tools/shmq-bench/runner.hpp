@@ -15,6 +15,10 @@ namespace shmq_bench {
 
 enum class Distance { near, far, mixed };
 
+inline constexpr std::uint64_t probe_round_trips = 4000;  // about 1 ms
+/// Of a run, by the round trips in ns before and after it.
+Distance classify(double before_ns, double after_ns) noexcept;
+
 struct Sample {
   std::uint64_t round = 0;
   Distance distance = Distance::mixed;
@@ -62,7 +66,13 @@ struct Summary {
 };
 Summary summarise(std::vector<double> values);
 Summary summarise(const Series& series, Distance distance);
+Summary summarise(const std::vector<Sample>& samples, Distance distance);
+/// The same samples, all in one class: partners of a round ran within a moment, so that many of
+/// them tell something whatever their class. Summarise them as `mixed`.
+std::vector<Sample> of_any_class(std::vector<Sample> samples);
 /// Of runs of the same round and class: left / right.
 Summary paired_ratio(const Series& left, const Series& right, Distance distance);
+Summary paired_ratio(const std::vector<Sample>& left, const std::vector<Sample>& right,
+                     Distance distance);
 
 }  // namespace shmq_bench

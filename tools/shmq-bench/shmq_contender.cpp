@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// libshmq itself: an exclusive group, four ways of use. All share two queues, one to the
-// parent and one to the child, each with one consumer. Handles are opened lazily, each by the
-// process that uses it: a handle does not survive a fork.
+// libshmq itself: an exclusive group, four ways of use, over two queues, one to the parent and one
+// to the child; and a shared group, one by one and in batches, over a third. Each has one consumer.
+// Handles are opened lazily, each by the process that uses it: a handle does not survive a fork.
 #include <unistd.h>
 
+#include <cstring>
 #include <optional>
 #include <shmq/shmq.hpp>
 
@@ -17,9 +18,22 @@ constexpr std::size_t receive_max = 256;
 constexpr std::size_t publish_max = 64;
 constexpr std::chrono::seconds give_up{20};
 
-enum class Way { copy, batch, single, loan };
+constexpr std::size_t small_batch = 32;
 
-std::string paths[4];
+enum class Way { copy, batch, single, loan, shared_single, shared_batch, shared_batch_ack };
+
+constexpr bool is_shared(Way way) noexcept { return way >= Way::shared_single; }
+constexpr bool is_single(Way way) noexcept {
+  return way == Way::single || way == Way::shared_single;
+}
+
+constexpr int to_parent = 0, to_child = 1, shared_to_parent = 2;
+constexpr const char* queue_names[] = {"bench-to-parent", "bench-to-child", "bench-shared"};
+
+// What is to be removed whatever happens: plain arrays, since a signal handler reads them.
+constexpr std::size_t paths_max = 32, path_max_bytes = 256;
+char paths[paths_max][path_max_bytes];
+std::size_t noted = 0;
 
 template <typename T>
 T& sure(shmq::Result<T>&& result, std::optional<T>& place) {
@@ -28,13 +42,16 @@ T& sure(shmq::Result<T>&& result, std::optional<T>& place) {
   return *place;
 }
 
-/// The two queues and this process's handles.
+/// The queues and this process's handles.
 class Queues {
  public:
   explicit Queues(std::string name_space) : name_space_(std::move(name_space)) {
-    for (const char* name : {"bench-to-parent", "bench-to-child"}) {
+    for (const char* name : queue_names) {
       shmq::QueueOptions options;
       options.name_space = name_space_;
+      if (name == queue_names[shared_to_parent]) {
+        options.groups = {{.name = "default", .mode = shmq::GroupMode::shared}};
+      }
       auto queue = shmq::Queue::create(name, options);
       if (!queue) fail(queue.error().message());
     }
@@ -42,29 +59,30 @@ class Queues {
   Queues(const Queues&) = delete;
   Queues& operator=(const Queues&) = delete;
   ~Queues() {
-    producer_[0].reset(), producer_[1].reset(), consumer_[0].reset(), consumer_[1].reset();
+    for (auto& producer : producer_) producer.reset();
+    for (auto& consumer : consumer_) consumer.reset();
     remove_shmq_queues();
   }
-  shmq::Producer& producer(int way) {
-    if (producer_[way]) return *producer_[way];
-    return sure(open(way).producer(), producer_[way]);
+  shmq::Producer& producer(int which) {
+    if (producer_[which]) return *producer_[which];
+    return sure(open(which).producer(), producer_[which]);
   }
-  shmq::Consumer& consumer(int way) {
-    if (consumer_[way]) return *consumer_[way];
-    return sure(open(way).consumer("default"), consumer_[way]);
+  shmq::Consumer& consumer(int which) {
+    if (consumer_[which]) return *consumer_[which];
+    return sure(open(which).consumer("default"), consumer_[which]);
   }
 
  private:
-  shmq::Queue open(int way) {
+  shmq::Queue open(int which) {
     shmq::OpenOptions options;
     options.name_space = name_space_;
-    auto queue = shmq::Queue::open(way == 0 ? "bench-to-parent" : "bench-to-child", options);
+    auto queue = shmq::Queue::open(queue_names[which], options);
     if (!queue) fail(queue.error().message());
     return std::move(*queue);
   }
   std::string name_space_;
-  std::optional<shmq::Producer> producer_[2];
-  std::optional<shmq::Consumer> consumer_[2];
+  std::optional<shmq::Producer> producer_[3];
+  std::optional<shmq::Consumer> consumer_[3];
 };
 
 class ShmqContender final : public Contender {
@@ -79,7 +97,7 @@ class ShmqContender final : public Contender {
     return mode == Mode::throughput || way_ == Way::single;
   }
   void send_all(std::uint64_t count, std::size_t bytes) override {
-    shmq::Producer& producer = queues_->producer(0);
+    shmq::Producer& producer = queues_->producer(stream());
     if (way_ == Way::loan) return send_loans(producer, count, bytes);
     if (way_ == Way::batch) return send_batches(producer, count, bytes);
     std::byte* payload = buffer_->bytes.data();
@@ -91,8 +109,8 @@ class ShmqContender final : public Contender {
     }
   }
   void receive_all(std::uint64_t count, std::size_t bytes) override {
-    shmq::Consumer& consumer = queues_->consumer(0);
-    if (way_ == Way::single) {
+    shmq::Consumer& consumer = queues_->consumer(stream());
+    if (is_single(way_)) {
       shmq::Delivery delivery;
       for (std::uint64_t i = 0; i < count; ++i) {
         receive_one(consumer, bytes, i, delivery);
@@ -101,8 +119,10 @@ class ShmqContender final : public Contender {
       return;
     }
     std::byte* payload = buffer_->bytes.data();
+    const std::span<shmq::Delivery> deliveries =
+        std::span{deliveries_}.first(is_shared(way_) ? small_batch : receive_max);
     for (std::uint64_t i = 0; i < count;) {
-      const auto got = consumer.receive_batch(deliveries_, give_up);
+      const auto got = consumer.receive_batch(deliveries, give_up);
       if (!got) fail("receive_batch: " + got.error().message());
       if (*got == 0) fail("receive_batch: nothing came in 20 s");
       for (std::size_t k = 0; k < *got; ++k, ++i) {
@@ -116,15 +136,17 @@ class ShmqContender final : public Contender {
         }
       }
       if (i > count) fail("more messages came than were sent");
-      if (consumer.ack_through(deliveries_[*got - 1].seq()) != shmq::Settlement::settled) {
+      if (way_ == Way::shared_batch_ack) {
+        for (std::size_t k = 0; k < *got; ++k) ack(deliveries_[k]);
+      } else if (consumer.ack_through(deliveries_[*got - 1].seq()) != shmq::Settlement::settled) {
         fail("ack_through: lease lost");
       }
     }
     for (shmq::Delivery& delivery : deliveries_) delivery = shmq::Delivery{};
   }
   void ping(std::uint64_t count, std::size_t bytes) override {
-    shmq::Producer& there = queues_->producer(1);
-    shmq::Consumer& back = queues_->consumer(0);
+    shmq::Producer& there = queues_->producer(to_child);
+    shmq::Consumer& back = queues_->consumer(to_parent);
     shmq::Delivery answer;
     for (std::uint64_t i = 0; i < count; ++i) {
       stamp(buffer_->bytes.data(), bytes, i);
@@ -135,8 +157,8 @@ class ShmqContender final : public Contender {
     ack(answer);
   }
   void pong(std::uint64_t count, std::size_t bytes) override {
-    shmq::Consumer& there = queues_->consumer(1);
-    shmq::Producer& back = queues_->producer(0);
+    shmq::Consumer& there = queues_->consumer(to_child);
+    shmq::Producer& back = queues_->producer(to_parent);
     // The answer first, then the ack: who dies between answers twice, and loses nothing.
     shmq::Delivery question;
     for (std::uint64_t i = 0; i < count; ++i) {
@@ -147,6 +169,9 @@ class ShmqContender final : public Contender {
   }
 
  private:
+  [[nodiscard]] int stream() const noexcept {
+    return is_shared(way_) ? shared_to_parent : to_parent;
+  }
   void publish_buffer(shmq::Producer& producer, std::size_t bytes) {
     if (const auto result = producer.publish({buffer_->bytes.data(), bytes}); !result) {
       fail("publish: " + result.error().message());
@@ -199,23 +224,30 @@ class ShmqContender final : public Contender {
 }  // namespace
 
 void add_shmq(Contenders& contenders, const std::string& name_space) {
-  int next = 0;
-  for (const char* name : {"bench-to-parent", "bench-to-child"}) {
-    paths[next] = "/dev/shm/shmq." + name_space + "." + name;
-    paths[next + 1] = paths[next] + ".lock";
-    next += 2;
-  }
+  for (const char* name : queue_names) note_shmq_queue(name_space, name);
   auto queues = std::make_shared<Queues>(name_space);
   contenders.push_back(std::make_unique<ShmqContender>("shmq", Way::copy, queues));
   contenders.push_back(std::make_unique<ShmqContender>("shmq-batch", Way::batch, queues));
   contenders.push_back(std::make_unique<ShmqContender>("shmq-single", Way::single, queues));
   contenders.push_back(std::make_unique<ShmqContender>("shmq-loan", Way::loan, queues));
+  contenders.push_back(std::make_unique<ShmqContender>("shmq-shared", Way::shared_single, queues));
+  contenders.push_back(
+      std::make_unique<ShmqContender>("shmq-shared-32", Way::shared_batch, queues));
+  contenders.push_back(
+      std::make_unique<ShmqContender>("shmq-shared-32a", Way::shared_batch_ack, queues));
+}
+
+void note_shmq_queue(const std::string& name_space, const std::string& name) {
+  const std::string path = "/dev/shm/shmq." + name_space + "." + name;
+  for (const char* suffix : {"", ".lock"}) {
+    if (noted == paths_max) fail("too many queues");
+    if ((path + suffix).size() >= path_max_bytes) fail("the namespace is too long");
+    std::strcpy(paths[noted++], (path + suffix).c_str());
+  }
 }
 
 void remove_shmq_queues() noexcept {
-  for (const std::string& path : paths) {
-    if (!path.empty()) unlink(path.c_str());
-  }
+  for (std::size_t i = 0; i < noted; ++i) unlink(paths[i]);
 }
 
 }  // namespace shmq_bench

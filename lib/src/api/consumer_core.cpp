@@ -79,7 +79,7 @@ inline bool ConsumerCore::is_lost(const Delivery& delivery) const noexcept {
 }
 
 inline bool ConsumerCore::is_over(const Delivery& delivery) noexcept {
-  if (delivery.settled_) return true;
+  if (delivery.settled_ || (shared_ && shared_->holds_nothing())) return true;
   if (!is_lost(delivery)) return false;
   if (shared_) shared_->forget(delivery.seq_.value, delivery.token_);
   return true;
@@ -132,9 +132,45 @@ void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
     return false;
   }
   fill(delivery, hand_out);
-  empty_looks_ = 0;
+  if (empty_looks_ != 0) empty_looks_ = 0;
   note_received(1, hand_out.payload_bytes);
   return true;
+}
+
+[[gnu::always_inline]] inline void ConsumerCore::keep_lease() noexcept {
+  if (shared_) {
+    shared_->read_clock();
+  } else {
+    exclusive_->keep_lease();
+  }
+}
+
+// About every 50 ms, by the tick that was read anyway.
+[[gnu::always_inline]] inline void ConsumerCore::look_for_the_dead() noexcept {
+  if (SHMQ_UNLIKELY(reader_.last_tick() - last_reap_tick_ >= 3)) reap();
+}
+
+// The usual call for one message into a delivery that is empty or settled, without a call on its
+// way and with few stores. False: nothing of the queue was changed, and the general way finds out
+// why.
+[[gnu::always_inline]] inline bool ConsumerCore::receive_fast(Delivery& delivery) noexcept {
+  bool received = false;
+  if (SHMQ_LIKELY(gate_.enter() && !participation_.in_forked_child() && !reached_the_end_)) {
+    const std::uint32_t pin = pin_of(delivery);
+    const bool ours = delivery.core_ == this;
+    if (SHMQ_LIKELY(ours ? delivery.settled_ && pin != queue::Pins::private_copy
+                         : delivery.core_ == nullptr)) {
+      keep_lease();
+      received = receive_next(delivery);
+      if (SHMQ_LIKELY(received)) {
+        // The bytes that the object held before; it was overwritten, not dropped.
+        if (SHMQ_LIKELY(ours)) reader_.pins().drop_delivery(pin);
+        look_for_the_dead();
+      }
+    }
+  }
+  gate_.leave();
+  return received;
 }
 
 Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept {
@@ -156,19 +192,8 @@ Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& cou
   return fetch;
 }
 
-inline void ConsumerCore::keep_lease() noexcept {
-  if (shared_) {
-    shared_->read_clock();
-  } else {
-    exclusive_->keep_lease();
-  }
-}
-
-void ConsumerCore::look_for_the_dead() noexcept {
-  // About every 50 ms, by the tick that fetch has read anyway.
-  const std::uint32_t now = reader_.last_tick();
-  if (now - last_reap_tick_ < 3) return;
-  last_reap_tick_ = now;
+void ConsumerCore::reap() noexcept {
+  last_reap_tick_ = reader_.last_tick();
   queue::reclaim_in_passing(*segment_);
 }
 
@@ -463,7 +488,10 @@ Result<Delivery> Consumer::receive(std::chrono::nanoseconds timeout,
                                    std::stop_token stop) noexcept {
   Result<Delivery> delivery{tl::in_place};  // one object for both outcomes, so that none is moved
   Errc code = Errc::closed;
-  if (core_ != nullptr) core_->receive({&*delivery, 1}, timeout, stop, code);
+  if (core_ != nullptr) {
+    if (SHMQ_LIKELY(core_->receive_fast(*delivery))) return delivery;
+    core_->receive({&*delivery, 1}, timeout, stop, code);
+  }
   if (SHMQ_UNLIKELY(code != Errc::ok)) delivery = tl::unexpected(Error{code});
   return delivery;
 }
@@ -472,6 +500,7 @@ Result<std::size_t> Consumer::receive_batch(std::span<Delivery> deliveries,
                                             std::chrono::nanoseconds timeout,
                                             std::stop_token stop) noexcept {
   if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
+  if (deliveries.size() == 1 && core_->receive_fast(deliveries[0])) return std::size_t{1};
   Errc code = Errc::ok;
   const std::size_t count = core_->receive(deliveries, timeout, stop, code);
   if (code != Errc::ok) return tl::unexpected(Error{code});

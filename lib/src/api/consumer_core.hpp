@@ -29,6 +29,7 @@ class ConsumerCore {
   ~ConsumerCore();
 
   /// `code` ok and 0: nothing came in time.
+  bool receive_fast(Delivery& delivery) noexcept;
   std::size_t receive(std::span<Delivery> deliveries, std::chrono::nanoseconds timeout,
                       const std::stop_token& stop, Errc& code) noexcept;
 
@@ -70,6 +71,7 @@ class ConsumerCore {
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
   void look_for_the_dead() noexcept;
+  void reap() noexcept;
   void note_burst() noexcept;
 
   static constexpr std::size_t batch_max = 256;

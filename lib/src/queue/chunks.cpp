@@ -30,12 +30,13 @@ ProducerChunks::ProducerChunks(const shm::Segment& segment, std::byte* arena, st
           segment.limits().chunks,
           std::max<std::uint32_t>(
               static_cast<std::uint32_t>(working_set_bytes / segment.limits().chunk_bytes), 4))),
+      near_chunks_(working_set_chunks_),
       pinned_((segment.limits().chunks + 63) / 64),
-      run_previous_(segment.limits().chunks) {}
+      run_previous_(segment.limits().chunks),
+      consumer_pins_((segment.limits().chunks + 63) / 64) {}
 
 void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
   std::fill(bits.begin(), bits.end(), 0);
-  const shm::Limits& limits = segment.limits();
   // The stragglers first, the pins second: who claims a straggler pins its chunk before, and it
   // leaves the table only when that claim is settled.
   if (!base::mutant(15)) {
@@ -45,6 +46,11 @@ void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>&
       }
     });
   }
+  mark_consumer_pins(segment, bits);
+}
+
+void mark_consumer_pins(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept {
+  const shm::Limits& limits = segment.limits();
   // Entries beyond were never used. acquire, after the caller's fence: an attach that is not seen
   // here is one that comes after the look (see K1).
   const std::uint32_t used =
@@ -85,7 +91,19 @@ void ProducerChunks::judge() noexcept {
     pinned += static_cast<std::uint64_t>(std::popcount(bits));
   sync::store_relaxed(segment_.control().pinned_chunks_hint,
                       pinned);  // a figure: any value will do
+  widen_working_set();
   if (base::mutant(1)) std::fill(pinned_.begin(), pinned_.end(), 0);
+}
+
+// What is pinned is not worked with: as many others in its place, the nearest ones. Without them a
+// few held messages would send the producer through all of a large arena, which is in no cache.
+void ProducerChunks::widen_working_set() noexcept {
+  const std::uint32_t chunks = segment_.limits().chunks;
+  std::uint32_t usable = 0;
+  near_chunks_ = 0;
+  while (near_chunks_ < chunks && usable < working_set_chunks_) {
+    if (!pinned(near_chunks_++)) ++usable;
+  }
 }
 
 void ProducerChunks::seal(OwnedChunk& chunk) noexcept {
@@ -212,9 +230,9 @@ bool ProducerChunks::acquire_single(bool outside, std::uint64_t owned_word,
     return false;
   };
   const auto search_all = [&] {
-    return search(0, working_set_chunks_, control.small_chunk_cursor) ||
-           (outside && chunks > working_set_chunks_ &&
-            search(working_set_chunks_, chunks - working_set_chunks_, control.outer_chunk_cursor));
+    return search(0, near_chunks_, control.small_chunk_cursor) ||
+           (outside && chunks > near_chunks_ &&
+            search(near_chunks_, chunks - near_chunks_, control.outer_chunk_cursor));
   };
   if (search_all()) return true;
   const bool others_wait =

@@ -84,11 +84,13 @@ class ProducerChunks {
   bool try_take(std::uint32_t index, sync::Word16& previous, std::uint64_t owned_word) noexcept;
   void seal(OwnedChunk& chunk) noexcept;
   void judge() noexcept;
+  void widen_working_set() noexcept;
   bool acquire_single(bool outside, std::uint64_t owned_word, std::uint32_t& first) noexcept;
   void gather_run(std::uint32_t count) noexcept;
   // compaction.cpp
   void prepare_gathering() noexcept;
   [[nodiscard]] bool stragglers_crowd() noexcept;
+  void choose_to_empty() noexcept;
   bool gather_stragglers() noexcept;
   std::byte* allocate_gathering(std::uint64_t bytes) noexcept;
   void seal_gathering() noexcept;
@@ -100,6 +102,7 @@ class ProducerChunks {
   std::byte* arena_;
   std::uint64_t open_word_;
   std::uint32_t working_set_chunks_;
+  std::uint32_t near_chunks_;  // the working set, and what is pinned in between
   // The current one and those with loans: 64, each in a chunk of its own, and one more.
   std::array<OwnedChunk, 65> owned_{};
   std::uint32_t current_ = 0;
@@ -117,9 +120,13 @@ class ProducerChunks {
   std::byte* gathering_end_ = nullptr;
   std::uint32_t gathering_chunk_ = 0;
   std::vector<std::uint32_t> straggler_bytes_;  // per chunk
+  static constexpr std::uint32_t not_now = ~0U;
+  std::vector<std::uint64_t> consumer_pins_;  // one bit a chunk
 };
 
 /// Marks every chunk that a live participant pins; the caller has read head before.
 void mark_pinned_chunks(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept;
+/// The same, for pins alone: not what stragglers hold. Clears nothing.
+void mark_consumer_pins(const shm::Segment& segment, std::vector<std::uint64_t>& bits) noexcept;
 
 }  // namespace shmq::queue

@@ -24,7 +24,12 @@ namespace shmq::queue {
 
 // One chunk in reserve while the queue has shared groups.
 void ProducerChunks::prepare_gathering() noexcept {
-  if (gathering_end_ != nullptr) return;
+  const std::uint64_t chunk_bytes = segment_.limits().chunk_bytes;
+  // With room for what a chunk that is emptied may hold, so that the next pass frees one at least.
+  const bool has_room =
+      gathering_end_ != nullptr &&
+      static_cast<std::uint64_t>(gathering_end_ - gathering_cursor_) >= chunk_bytes / 4;
+  if (has_room) return;
   bool any = false;
   for (std::uint32_t i = 0; i < segment_.limits().max_groups && !any; ++i) {
     any = is_active_shared(sync::load_acquire(segment_.group(i).word));
@@ -32,8 +37,10 @@ void ProducerChunks::prepare_gathering() noexcept {
   if (!any) return;
   const std::uint64_t word = shm::chunk_word(
       shm::ChunkState::gathering, shm::chunk_owner(open_word_), shm::chunk_generation(open_word_));
-  if (!acquire_single(true, word, gathering_chunk_)) return;
-  const std::uint64_t chunk_bytes = segment_.limits().chunk_bytes;
+  std::uint32_t chunk = 0;
+  if (!acquire_single(true, word, chunk)) return;
+  seal_gathering();
+  gathering_chunk_ = chunk;
   gathering_cursor_ = arena_ + std::uint64_t{gathering_chunk_} * chunk_bytes;
   gathering_end_ = gathering_cursor_ + chunk_bytes;
 }
@@ -57,11 +64,7 @@ void ProducerChunks::seal_gathering() noexcept {
 
 std::byte* ProducerChunks::allocate_gathering(std::uint64_t bytes) noexcept {
   const std::uint64_t rounded = (bytes + shm::record_alignment - 1) & ~(shm::record_alignment - 1);
-  if (rounded > static_cast<std::uint64_t>(gathering_end_ - gathering_cursor_)) {
-    seal_gathering();
-    prepare_gathering();
-    if (gathering_end_ == nullptr) return nullptr;
-  }
+  if (rounded > static_cast<std::uint64_t>(gathering_end_ - gathering_cursor_)) return nullptr;
   std::byte* place = gathering_cursor_;
   gathering_cursor_ += rounded;
   return place;
@@ -74,27 +77,50 @@ bool ProducerChunks::stragglers_crowd() noexcept {
   for_each_straggler(segment_, [&](const StragglerPlace& straggler) {
     for (std::uint64_t chunk = straggler.first_chunk; chunk <= straggler.last_chunk; ++chunk) {
       crowded += straggler_bytes_[chunk] == 0 ? 1 : 0;
+      const std::uint64_t rounded =
+          (straggler.bytes + shm::record_alignment - 1) & ~(shm::record_alignment - 1);
       straggler_bytes_[chunk] += static_cast<std::uint32_t>(
-          std::min<std::uint64_t>(straggler.bytes, segment_.limits().chunk_bytes));
+          std::min<std::uint64_t>(rounded, segment_.limits().chunk_bytes));
     }
   });
   return crowded > segment_.limits().chunks / 8;
 }
 
+// Which chunks the next pass empties: those that hold a few small stragglers and that no consumer
+// pins; as many as there is room for, since one that is emptied in part frees nothing. The others'
+// straggler_bytes_ become `not_now`.
+void ProducerChunks::choose_to_empty() noexcept {
+  (void)stragglers_crowd();
+  // A hint: a pin that is missed here costs a move in vain.
+  std::fill(consumer_pins_.begin(), consumer_pins_.end(), 0);
+  mark_consumer_pins(segment_, consumer_pins_);
+  std::uint64_t room = static_cast<std::uint64_t>(gathering_end_ - gathering_cursor_);
+  for (std::uint32_t i = 0; i < straggler_bytes_.size(); ++i) {
+    std::uint32_t& bytes = straggler_bytes_[i];
+    const sync::Word16 state = sync::read_halves(segment_.chunk(i));
+    // Worth it: one move in four at least frees a chunk, however often a message is moved.
+    const bool worth_it = bytes != 0 && bytes <= segment_.limits().chunk_bytes / 4 &&
+                          bytes <= room && ((consumer_pins_[i / 64] >> (i % 64)) & 1) == 0 &&
+                          shm::chunk_state(state.high) == shm::ChunkState::sealed &&
+                          state.low < judged_head_;
+    if (worth_it) {
+      room -= bytes;
+    } else {
+      bytes = not_now;
+    }
+  }
+}
+
 // Empties chunks that only a few small stragglers hold. False: nothing was moved.
 bool ProducerChunks::gather_stragglers() noexcept {
   if (gathering_end_ == nullptr) return false;
-  (void)stragglers_crowd();
-  const std::uint32_t chunk_bytes = segment_.limits().chunk_bytes;
+  choose_to_empty();
   std::uint64_t moved = 0;
   bool room = true;
   for_each_straggler(segment_, [&](const StragglerPlace& straggler) {
     const std::uint64_t chunk = straggler.first_chunk;
-    // Worth it: one move in four at least frees a chunk, however often a message is moved.
-    if (!room || chunk != straggler.last_chunk || straggler_bytes_[chunk] > chunk_bytes / 4) return;
-    const sync::Word16 state = sync::read_halves(segment_.chunk(static_cast<std::uint32_t>(chunk)));
-    if (shm::chunk_state(state.high) != shm::ChunkState::sealed || state.low >= judged_head_)
-      return;
+    // In a chunk that head has passed (see judged_head_) nothing new becomes a straggler.
+    if (!room || chunk != straggler.last_chunk || straggler_bytes_[chunk] == not_now) return;
     StragglerTable table{segment_, straggler.group};
     std::byte* to = allocate_gathering(straggler.bytes);
     room = to != nullptr;

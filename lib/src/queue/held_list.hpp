@@ -24,6 +24,9 @@ class HeldList {
   /// How many more fit, counting the holes in between as taken.
   [[nodiscard]] std::size_t room() const noexcept { return ring_.size() - (end_ - begin_); }
 
+  /// Nothing at all, not even a hole.
+  [[nodiscard]] bool empty() const noexcept { return begin_ == end_; }
+
   void add(std::uint64_t seq, std::uint32_t token) noexcept { at(end_++) = {seq, token}; }
 
   /// The usual case, the oldest or the newest, takes constant time.

@@ -45,6 +45,7 @@ Attempt Publisher::try_publish(std::byte* place, std::uint32_t chunk, std::uint6
   auto* record = reinterpret_cast<shm::Record*>(place);
   const std::uint64_t ref = static_cast<std::uint64_t>(place - arena_) >> shm::ref_unit_shift;
   std::uint64_t guess = guess_;
+  bool asked = false;
   // Each turn that does not publish walks over a message of somebody else; more turns than a
   // thousand laps is a ring whose stamps contradict each other.
   for (std::uint64_t turn = 0; turn < slot_count_ * 1024; ++turn) {
@@ -58,6 +59,15 @@ Attempt Publisher::try_publish(std::byte* place, std::uint32_t chunk, std::uint6
     const auto ahead = static_cast<std::int64_t>(seen.low - guess);
     if (ahead >= 0) {  // taken, or lapped: go on behind it
       guess = seen.low + 1;
+      // Others were busy, maybe for a time slice: the hint saves the walk over all of it. Only if
+      // the message before it is there, since a damaged one may lie anywhere.
+      if (!asked) {
+        const std::uint64_t hint = sync::load_acquire(control_.tail_hint);
+        const bool honest =
+            sync::load_acquire(slots_[(hint - 1) & (slot_count_ - 1)].low) == hint - 1;
+        if (honest && static_cast<std::int64_t>(hint - guess) > 0) guess = hint;
+      }
+      asked = true;
       continue;
     }
     if (SHMQ_UNLIKELY(seen.low != guess - slot_count_)) {

@@ -104,6 +104,8 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
     capacity = count;
   }
   for (int stalls = 0; count < capacity && stalls < 4096;) {
+    while (count < capacity && fetch_next(out[count])) ++count;
+    if (count == capacity) break;
     const std::uint64_t seq = next_;
     if (SHMQ_UNLIKELY(seq - floor_seen_ >= window_entries_)) {
       floor_seen_ = group_.floor();
@@ -126,7 +128,7 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
       continue;
     }
     if (claimed_as == seq) {
-      ++next_;
+      skip_claimed();
       continue;
     }
     switch (claim_next(seq, out[count])) {
@@ -150,6 +152,17 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
   if (count != 0) return Fetch::some;
   if (verdict == Fetch::nothing) group_.advance_floor();  // idle: what was settled shows
   return verdict;
+}
+
+// Others claimed the next one, and maybe many more while we had no CPU: the floor saves the walk
+// over those that are settled.
+void SharedConsumer::skip_claimed() noexcept {
+  floor_seen_ = group_.floor();
+  std::uint64_t seq = std::max(next_ + 1, floor_seen_);
+  while (seq - floor_seen_ < window_entries_ && sync::load_acquire(group_.window(seq).low) == seq) {
+    ++seq;
+  }
+  next_ = seq;
 }
 
 // The window is full. False: it stays so, and so does the table, until something is settled.

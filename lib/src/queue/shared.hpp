@@ -106,6 +106,8 @@ class SharedConsumer : public Reader {
   [[nodiscard]] bool is_lost(std::uint64_t seq, std::uint32_t token) const noexcept;
   /// The delivery of a lost lease goes.
   void forget(std::uint64_t seq, std::uint32_t token) noexcept { held_.remove(seq, token); }
+  /// Nothing that was handed out is left to settle, as far as this consumer knows.
+  [[nodiscard]] bool holds_nothing() const noexcept { return held_.empty(); }
   /// Gives back whatever is held.
   void resign() noexcept;
 
@@ -136,7 +138,7 @@ class SharedConsumer : public Reader {
   [[nodiscard]] std::uint64_t fresh_lease() const noexcept {
     return fresh_lease_base_ | lease_deadline(lease_ticks_);
   }
-  bool settle(std::uint64_t seq, std::uint32_t token) noexcept {
+  [[gnu::always_inline]] bool settle(std::uint64_t seq, std::uint32_t token) noexcept {
     sync::Word16& entry = group_.window(seq);
     const sync::Word16 seen = sync::read_halves(entry);
     // [L3] seq_cst: from exactly our lease. A full barrier for the look at those who wait for room.
@@ -148,7 +150,7 @@ class SharedConsumer : public Reader {
     return true;
   }
   void publish_next() noexcept;
-  void after_settlement() noexcept {
+  [[gnu::always_inline]] void after_settlement() noexcept {
     if (SHMQ_UNLIKELY((++settlements_ & 63) == 0)) group_.advance_floor();
     // relaxed, after the settlement's full barrier, as in event_notify.
     if (SHMQ_UNLIKELY((sync::load_relaxed(control_.room_event) & sync::event_sleeper_bit) != 0)) {
@@ -175,6 +177,7 @@ class SharedConsumer : public Reader {
   bool change_own(std::uint64_t seq, std::uint32_t token, Change change) noexcept;
   void put_back(std::uint64_t seq, std::uint32_t token) noexcept;
   bool make_window_room() noexcept;
+  void skip_claimed() noexcept;
   [[nodiscard]] bool is_exhausted(const shm::Lease& lease) const noexcept {
     return lease.failures + lease.deaths >= delivery_limit_;
   }

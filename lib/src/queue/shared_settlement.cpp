@@ -43,7 +43,11 @@ bool SharedConsumer::change_own(std::uint64_t seq, std::uint32_t token, Change c
     } else if (static_cast<std::int64_t>(seen.low - seq) > 0) {
       index = table.find(seq);
     }
-    if (!index) return false;
+    if (!index) {
+      // As above: the other half of a moved word may be of the next message, too.
+      if (seen.low == seq && sync::load_acquire(group_.window(seq).low) != seq) continue;
+      return false;
+    }
     const sync::Word16 straggler = table.read(*index);
     if (straggler.low != seq || !is_ours(straggler.high)) return false;  // nobody else frees ours
     const Lease to = change(shm::unpack_lease(straggler.high));
