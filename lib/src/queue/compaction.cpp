@@ -13,12 +13,12 @@
 // has seen passes.
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "base/mutant.hpp"
 #include "queue/chunks.hpp"
 #include "queue/head.hpp"
 #include "queue/straggler_places.hpp"
+#include "sync/racy_copy.hpp"
 
 namespace shmq::queue {
 
@@ -125,7 +125,7 @@ bool ProducerChunks::gather_stragglers() noexcept {
     std::byte* to = allocate_gathering(straggler.bytes);
     room = to != nullptr;
     if (!room) return;
-    std::memcpy(to, arena_ + straggler.offset, straggler.bytes);
+    sync::racy_copy(to, arena_ + straggler.offset, straggler.bytes);
     SHMQ_CRASH_POINT("gather.copied");
     // Still that message in that entry: then the bytes were whole while they were copied, since a
     // live straggler holds its chunk.

@@ -11,6 +11,7 @@
 #include "queue/groups.hpp"
 #include "queue/head.hpp"
 #include "queue/record_view.hpp"
+#include "sync/racy_copy.hpp"
 
 namespace shmq::queue {
 
@@ -40,7 +41,8 @@ Copy copy_message(const shm::Segment& segment, std::uint64_t seq, PeekedMessage&
   SHMQ_CRASH_POINT("peek.before_copy");
   if (plausible) {
     const std::byte* bytes = segment.arena() + view.offset;
-    record.assign(bytes, bytes + (view.end - view.offset));
+    record.resize(view.end - view.offset);
+    sync::racy_copy(record.data(), bytes, record.size());
   }
   // [V1] full fence, pairs with K0: the copy first, then the look at head.
   sync::full_fence();
