@@ -5,6 +5,10 @@
 set -u -o pipefail
 umask 077
 
+command -v python3 >/dev/null || {
+  echo "$(basename "$0"): 'python3' is missing; install it (tools/install-packages)" >&2
+  exit 1
+}
 shmqctl=$(realpath "${1:?the path of shmqctl}")
 ns="tcli$$"
 export SHMQ_NAMESPACE=$ns
