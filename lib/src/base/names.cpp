@@ -14,7 +14,7 @@ bool is_valid_name(std::string_view name) noexcept {
 }
 
 bool is_valid_queue_name(std::string_view name) noexcept {
-  return is_valid_name(name) && !name.ends_with(".lock");
+  return is_valid_name(name) && !name.ends_with(".lock") && !name.ends_with(".mark");
 }
 
 std::string resolve_namespace(std::string_view name_space) {
@@ -32,6 +32,10 @@ std::string segment_object_name(std::string_view name_space, std::string_view qu
 
 std::string lock_object_name(std::string_view name_space, std::string_view queue) {
   return segment_object_name(name_space, queue) + ".lock";
+}
+
+std::string mark_object_name(std::string_view name_space, std::string_view queue) {
+  return segment_object_name(name_space, queue) + ".mark";
 }
 
 }  // namespace shmq::base

@@ -11,7 +11,7 @@ namespace shmq::base {
 
 inline constexpr std::size_t name_bytes_max = 64;
 
-/// [a-z0-9][a-z0-9._-]{0,63}. A queue must not end in ".lock": that is its companion's name.
+/// [a-z0-9][a-z0-9._-]{0,63}. A queue must not end in ".lock" or ".mark": so end its companions.
 bool is_valid_name(std::string_view name) noexcept;
 bool is_valid_queue_name(std::string_view name) noexcept;
 
@@ -22,5 +22,7 @@ std::string resolve_namespace(std::string_view name_space);
 std::string segment_object_name(std::string_view name_space, std::string_view queue);
 /// The companion that carries the participants' locks.
 std::string lock_object_name(std::string_view name_space, std::string_view queue);
+/// The watermark object of a durable queue.
+std::string mark_object_name(std::string_view name_space, std::string_view queue);
 
 }  // namespace shmq::base

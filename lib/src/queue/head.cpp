@@ -7,6 +7,18 @@
 
 namespace shmq::queue {
 
+// What is not on stable storage yet stays in the ring, whoever settled it: the daemon copies it
+// from there, also a second time, to a new file, after an error.
+std::uint64_t bound_of_head(const shm::Segment& segment) noexcept {
+  if (segment.limits().durable == 0 || base::mutant(70)) return ~std::uint64_t{0};
+  // [H3] acquire, pairs with M1: who sees the watermark past a seq may overwrite it, and the
+  // daemon's copy of it was made before. It only grows, so an old value is merely too low; and only
+  // the daemon writes it, so no participant can let head run ahead. The daemon itself, before it
+  // has mapped it, moves nothing.
+  const shm::Mark* mark = segment.mark();
+  return mark != nullptr ? sync::load_acquire(mark->watermark) : 0;
+}
+
 std::uint64_t refresh_head(const shm::Segment& segment) noexcept {
   shm::Control& control = segment.control();
   const std::uint32_t groups = segment.limits().max_groups;
@@ -23,6 +35,7 @@ std::uint64_t refresh_head(const shm::Segment& segment) noexcept {
       any = true;
       if (base::mutant(6)) break;  // only the first group holds head back
     }
+    smallest = std::min(smallest, bound_of_head(segment));
     if (!any || smallest <= seen.low) return seen.low;
     SHMQ_CRASH_POINT("head.before_cas");
     // [H2] seq_cst CAS on {head, epoch}: fails if a group was born or removed since H1, or another

@@ -4,7 +4,8 @@
 //
 // Invariants:
 //  1. head never passes the floor of a group that is joining or active.
-//  2. head only grows; so does epoch, with each birth and removal of a group.
+//  2. On a durable queue head never passes the watermark.
+//  3. head only grows; so does epoch, with each birth and removal of a group.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,9 @@ inline std::uint64_t read_head(const shm::Segment& segment) noexcept {
   // [H0] acquire, pairs with H2: who sees head past a seq sees what settled it.
   return sync::load_acquire(segment.control().head.low);
 }
+
+/// Head may not pass this, whatever the groups settle: the watermark of a durable queue.
+std::uint64_t bound_of_head(const shm::Segment& segment) noexcept;
 
 /// The first seq that is not published, walking on from the hint. At most one lap of loads, then
 /// gives what it reached (a corrupt ring).

@@ -175,6 +175,10 @@ bool drop_oldest(const shm::Segment& segment, std::uint32_t self, bool for_arena
   }
   const std::uint64_t tail = find_tail(segment);
   if (static_cast<std::int64_t>(floor - tail) > 0) floor = tail;
+  // Dropping what is not durable yet frees nothing: full. A chunk is free as a whole or not at all.
+  const std::uint64_t bound = bound_of_head(segment);
+  if (floor > bound && for_arena) return false;
+  floor = std::min(floor, bound);
   if (static_cast<std::int64_t>(floor - head) <= 0) return false;
   drop_below(segment, self, floor, Drop::oldest);
   return read_head(segment) != head;

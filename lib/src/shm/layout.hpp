@@ -5,6 +5,8 @@
 //   header | control words | participants | groups | windows | straggler tables | slot ring |
 //   chunk table | arena                                            (each part page-aligned)
 //
+// and of the watermark object of a durable queue: Mark, below.
+//
 // Invariants:
 //  1. Only fixed-width integers, no pointers, no locks; little-endian hosts only.
 //  2. The header never changes once the segment has its name. Readers copy it to private memory,
@@ -465,6 +467,45 @@ constexpr std::uint64_t chunk_generation(std::uint64_t word) noexcept {
 inline constexpr std::uint64_t lock_byte_administration = 0;  // groups come and go
 inline constexpr std::uint64_t lock_byte_participant_0 = 16;  // entry n: this + n
 
+// --- The watermark object ------------------------------------------------------------------------
+
+// Of a durable queue, in an object of its own: the daemon alone may write it, so no participant can
+// forge what is on stable storage. Everybody else has it mapped read-only.
+
+inline constexpr std::uint64_t mark_magic = 0x314b524d514d4853ULL;  // "SHMQMRK1"
+
+enum class DaemonState : std::uint32_t {
+  starting = 1,  // nothing was promised in this epoch yet
+  serving = 2,
+  degraded = 3,  // the disk fails: synced publishes fail at once
+  stopped = 4,   // cleanly; a killed daemon leaves what it was
+};
+
+struct Mark {
+  // As the segment's header: never changes once the object has its name; r: openers, from a private
+  // copy.
+  std::uint64_t magic;
+  std::uint32_t abi_version;
+  std::uint32_t mark_bytes;  // sizeof(Mark), and the length of the object
+  std::uint64_t layout_hash;
+  std::uint8_t queue_uuid[16];  // of the segment
+  std::uint8_t boot_id[16];
+  std::uint64_t checksum;  // XXH3-64 of all bytes above
+  // From here on w: the daemon; r: all. One line: written together, once a barrier.
+  // All seqs below are on stable storage; never falls. o: release after the barrier, acquire.
+  alignas(128) std::uint64_t watermark;
+  // No seq at or above may be given out. w: before the watermark that needs it. 0: none yet.
+  std::uint64_t seq_ceiling;
+  std::uint64_t epoch;  // of the journal's writer
+  // Looks at the groups: begun so far, and the last one that all before are on stable storage with.
+  // Who wants an ack synced reads acks_looked after it, and awaits acks_synced > that.
+  std::uint64_t acks_looked;
+  std::uint64_t acks_synced;
+  std::uint32_t daemon_state;    // DaemonState
+  std::uint32_t progress_event;  // a count that moves after each change above: sleep on it
+};
+static_assert(offsetof(Mark, watermark) == 128 && sizeof(Mark) == 256);
+
 /// Of every size and offset above, so that a forgotten layout_revision is noticed.
 constexpr std::uint64_t compute_layout_hash() noexcept {
   std::uint64_t hash = 0xcbf29ce484222325ULL;
@@ -492,6 +533,8 @@ constexpr std::uint64_t compute_layout_hash() noexcept {
                                     sizeof(Straggler),
                                     sizeof(Record),
                                     sizeof(Word16),
+                                    sizeof(Mark),
+                                    offsetof(Mark, watermark),
                                     std::uint64_t{pins_per_participant}}) {
     hash = (hash ^ value) * 0x100000001b3ULL;
   }

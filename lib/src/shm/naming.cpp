@@ -73,10 +73,12 @@ bool may_unlink(const struct stat& status) noexcept {
   return geteuid() == 0 || geteuid() == status.st_uid;
 }
 
-// The lock object goes first: with the segment's name still there, nobody can link a new segment
-// whose lock object this could be mistaken for.
-void unlink_both(const std::string& name_space, const std::string& queue) noexcept {
+// The companions go first: with the segment's name still there, nobody can link a new segment whose
+// lock object this could be mistaken for. A watermark object that stays, because it belongs to the
+// daemon and somebody else finishes, names the uuid of a queue that is gone, and is replaced.
+void unlink_all(const std::string& name_space, const std::string& queue) noexcept {
   ::unlink(path_of(base::lock_object_name(name_space, queue)).c_str());
+  ::unlink(path_of(base::mark_object_name(name_space, queue)).c_str());
   SHMQ_CRASH_POINT("remove.between_unlinks");
   ::unlink(path_of(base::segment_object_name(name_space, queue)).c_str());
 }
@@ -117,11 +119,12 @@ void finish_removal(const std::string& name_space, const std::string& queue) noe
   const NamingLock lock{path_of(base::segment_object_name(name_space, queue))};
   if (lock.outcome() == NamingLock::Outcome::held && is_marked_removed(lock.descriptor()) &&
       may_unlink(lock.status())) {
-    unlink_both(name_space, queue);
+    unlink_all(name_space, queue);
   }
 }
 
-Result<void> Segment::remove(const std::string& queue, const OpenOptions& options) {
+Result<void> Segment::remove(const std::string& queue, const OpenOptions& options,
+                             Authority authority) {
   const std::string what = "remove queue '" + queue + "'";
   const std::string name_space = base::resolve_namespace(options.name_space);
   if (!base::is_valid_name(name_space) || !base::is_valid_queue_name(queue)) {
@@ -131,7 +134,11 @@ Result<void> Segment::remove(const std::string& queue, const OpenOptions& option
   OpenOptions open_options = options;
   open_options.access = Access::participant;
   open_options.name_space = name_space;
-  auto segment = open(queue, open_options);
+  auto segment = open(queue, open_options, Authority::daemon);
+  if (segment && (*segment)->limits().durable != 0 && authority != Authority::daemon) {
+    return failure(Errc::daemon_away, what, "only the daemon removes durable queues, and none runs",
+                   "its journal would bring it back");
+  }
   if (!segment) {
     // What cannot be opened because of its bytes can still be removed by its owner.
     const Error& error = segment.error();
@@ -160,7 +167,7 @@ Result<void> Segment::remove(const std::string& queue, const OpenOptions& option
     sync::store_release(control.queue_state, static_cast<std::uint32_t>(QueueState::removed));
     SHMQ_CRASH_POINT("remove.marked");
   }
-  unlink_both(name_space, queue);
+  unlink_all(name_space, queue);
   if (segment) {
     Control& control = (*segment)->control();
     for (std::uint32_t* event :

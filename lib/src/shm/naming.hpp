@@ -14,7 +14,7 @@ namespace shmq::shm {
 Result<void> link_new_segment(int descriptor, const std::string& name_space,
                               const std::string& queue, const std::string& what);
 
-/// Unlinks a segment that is marked as removed, and its lock object. Quietly does nothing when it
+/// Unlinks a segment that is marked as removed, and its companions. Quietly does nothing when it
 /// is not marked, somebody else is at it, or permission is missing.
 void finish_removal(const std::string& name_space, const std::string& queue) noexcept;
 

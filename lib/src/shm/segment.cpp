@@ -15,6 +15,7 @@
 
 #include "base/names.hpp"
 #include "shm/initialise.hpp"
+#include "shm/mark.hpp"
 #include "shm/naming.hpp"
 
 namespace shmq::shm {
@@ -55,7 +56,7 @@ Result<void> check_names(const std::string& name_space, const std::string& queue
   }
   if (!base::is_valid_queue_name(queue)) {
     return failure(Errc::invalid_name, what, "'" + queue + "' is not a valid queue name",
-                   "use [a-z0-9][a-z0-9._-]{0,63}, not ending in .lock");
+                   "use [a-z0-9][a-z0-9._-]{0,63}, not ending in .lock or .mark");
   }
   return {};
 }
@@ -161,12 +162,12 @@ Result<void> allocate(int descriptor, std::uint64_t bytes, const std::string& wh
 }  // namespace
 
 Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
-                                                 const QueueOptions& options) {
+                                                 const QueueOptions& options, Authority authority) {
   const std::string what = describe_queue("create", queue);
   const std::string name_space = base::resolve_namespace(options.name_space);
   if (auto valid = check_names(name_space, queue, what); !valid)
     return tl::unexpected(valid.error());
-  if (options.durable) {
+  if (options.durable && authority != Authority::daemon) {
     return failure(Errc::daemon_away, what, "only the daemon creates durable queues, and none runs",
                    "leave out durable: this version has no daemon");
   }
@@ -204,7 +205,7 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
   }
   OpenOptions open_options{.name_space = name_space, .trusted_owners = options.trusted_owners};
   if (options.owner) open_options.trusted_owners.push_back(*options.owner);
-  auto opened = open(queue, open_options);
+  auto opened = open(queue, open_options, authority);
   if (!opened) return opened;
   // Made now, while its owner and mode can be those of the segment; a creator killed before this
   // leaves it to the first participant.
@@ -298,8 +299,8 @@ Result<void> Segment::map(int descriptor) {
   return {};
 }
 
-Result<std::shared_ptr<Segment>> Segment::open(const std::string& queue,
-                                               const OpenOptions& options) {
+Result<std::shared_ptr<Segment>> Segment::open(const std::string& queue, const OpenOptions& options,
+                                               Authority authority) {
   const std::string what = describe_queue("open", queue);
   const std::string name_space = base::resolve_namespace(options.name_space);
   if (auto valid = check_names(name_space, queue, what); !valid)
@@ -354,7 +355,27 @@ Result<std::shared_ptr<Segment>> Segment::open(const std::string& queue,
     return failure(Errc::corrupt, what, "its state word is damaged",
                    "remove it: shmqctl queue rm " + queue);
   }
+  if (segment->limits().durable != 0 && authority != Authority::daemon) {
+    if (auto mapped = segment->map_mark(options.trusted_owners); !mapped) {
+      return tl::unexpected(mapped.error());
+    }
+    // acquire: before the first ceiling is durable no seq may be given out, or a power loss could
+    // give it out a second time.
+    if (sync::load_acquire(segment->mark()->seq_ceiling) == 0) {
+      return failure(Errc::daemon_away, what, "the daemon has not begun its journal yet",
+                     "see that it runs, and try again");
+    }
+  }
   return segment;
+}
+
+Result<void> Segment::map_mark(const std::vector<uid_t>& trusted_owners) {
+  MarkIdentity identity{.name_space = name_space_, .queue = queue_};
+  std::memcpy(identity.queue_uuid, header_.uuid, sizeof(identity.queue_uuid));
+  auto mapping = open_mark(identity, trusted_owners, describe("open"));
+  if (!mapping) return tl::unexpected(mapping.error());
+  mark_ = std::move(*mapping);
+  return {};
 }
 
 Result<std::byte*> Segment::writable_arena() {

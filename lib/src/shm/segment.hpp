@@ -10,6 +10,8 @@
 //     the name lead to this inode may unlink the name.
 //  4. Removal marks the segment first, so a half-removed one counts as gone and anybody finishes
 //  it.
+//  5. An open Segment of a durable queue has its watermark object mapped; the daemon's has once the
+//     daemon has made that.
 #pragma once
 
 #include <sys/types.h>
@@ -28,6 +30,10 @@
 
 namespace shmq::shm {
 
+/// On whose behalf: only the daemon creates and removes durable queues, and opens those whose
+/// journal has not begun.
+enum class Authority { client, daemon };
+
 class Segment {
  public:
   Segment(const Segment&) = delete;
@@ -35,10 +41,12 @@ class Segment {
   ~Segment() = default;
 
   static Result<std::shared_ptr<Segment>> create(const std::string& queue,
-                                                 const QueueOptions& options);
-  static Result<std::shared_ptr<Segment>> open(const std::string& queue,
-                                               const OpenOptions& options);
-  static Result<void> remove(const std::string& queue, const OpenOptions& options);
+                                                 const QueueOptions& options,
+                                                 Authority authority = Authority::client);
+  static Result<std::shared_ptr<Segment>> open(const std::string& queue, const OpenOptions& options,
+                                               Authority authority = Authority::client);
+  static Result<void> remove(const std::string& queue, const OpenOptions& options,
+                             Authority authority = Authority::client);
   static Result<std::vector<std::string>> list(const std::string& name_space);
 
   [[nodiscard]] const Header& header() const noexcept { return header_; }
@@ -67,6 +75,12 @@ class Segment {
     return part<Word16>(part_chunks)[i];
   }
   [[nodiscard]] const std::byte* arena() const noexcept { return arena_.data(); }
+  /// Of a durable queue; null for a transient one, and for the daemon before map_mark().
+  [[nodiscard]] const Mark* mark() const noexcept {
+    return reinterpret_cast<const Mark*>(mark_.data());
+  }
+  /// For the daemon, once it has made the watermark object; before anybody uses the segment.
+  Result<void> map_mark(const std::vector<uid_t>& trusted_owners);
   /// Mapped when the first producer asks for it; consumers have the arena read-only.
   Result<std::byte*> writable_arena();
 
@@ -98,6 +112,7 @@ class Segment {
   SharedObject object_;
   Mapping body_;
   Mapping arena_;
+  Mapping mark_;
   mutable std::mutex writable_arena_mutex_;
   Mapping writable_arena_;
 };
