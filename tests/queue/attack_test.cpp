@@ -22,7 +22,9 @@
 #include "queue/shared.hpp"
 #include "queue/shared_group.hpp"
 #include "shm/segment.hpp"
+#include "support/at_point.hpp"
 #include "support/fake_clock.hpp"
+#include "support/shared_look.hpp"
 #include "support/small_queue.hpp"
 
 namespace {
@@ -30,21 +32,16 @@ namespace {
 using namespace shmq;
 using namespace std::chrono_literals;
 using shmq::testing::FakeClock;
+using shmq::testing::segment_of;
 using shmq::testing::SmallQueue;
 
 GroupOptions shared(std::chrono::nanoseconds lease = 30s) {
   return {.name = "default", .mode = GroupMode::shared, .lease = lease};
 }
 
-std::shared_ptr<shm::Segment> inside(const SmallQueue& small) {
-  OpenOptions options;
-  options.name_space = small.scratch.name_space;
-  return shm::Segment::open("q", options).value();
-}
-
 // Until somebody has announced its sleep on this word.
 void await_sleeper(const SmallQueue& small, std::uint32_t shm::Control::*word) {
-  const auto segment = inside(small);
+  const auto segment = segment_of(small);
   while ((sync::load_acquire(segment->control().*word) & sync::event_sleeper_bit) == 0) {
     std::this_thread::yield();
   }
@@ -62,20 +59,8 @@ void await_sleep(const std::atomic<pid_t>& thread) {
 }
 
 #ifdef SHMQ_CRASH_POINTS
-std::function<void()> then;
-const char* wanted = nullptr;
-int hits = 0;
-void at_point(const char* point, std::function<void()> action) {
-  wanted = point;
-  then = std::move(action);
-  hits = 0;
-  base::crash_hook = [](const char* reached) {
-    if (wanted == nullptr || std::strcmp(reached, wanted) != 0) return;
-    wanted = nullptr;
-    ++hits;
-    then();
-  };
-}
+using shmq::testing::at_point;
+using shmq::testing::hits;
 
 // Two evictors of one message. The second read the window before the first one's eviction, and
 // reserves the same table entry after the message was acked; before it has written the entry's
@@ -87,7 +72,7 @@ TEST(Attack, a_late_reservation_does_not_bring_an_acked_message_back) {
   auto consumer = small.consumer();
   ASSERT_TRUE(producer.publish("m"));
   auto held = consumer.try_receive();
-  const auto segment = inside(small);
+  const auto segment = segment_of(small);
   queue::SharedGroup group{*segment, 0};
   const sync::Word16 seen = sync::read_halves(group.window(0));  // the second evictor, then stopped
   ASSERT_EQ(group.evict(0, 1), queue::SharedGroup::Eviction::evicted);
@@ -111,7 +96,7 @@ TEST(Attack, reclaim_of_a_dead_evictor_does_not_bring_an_acked_message_back) {
   auto consumer = small.consumer();
   ASSERT_TRUE(producer.publish("m"));
   auto held = consumer.try_receive();
-  const auto segment = inside(small);
+  const auto segment = segment_of(small);
   queue::SharedGroup group{*segment, 0};
   const sync::Word16 seen = sync::read_halves(group.window(0));
   ASSERT_EQ(group.evict(0, 1), queue::SharedGroup::Eviction::evicted);
@@ -137,7 +122,7 @@ TEST(Attack, reclaim_of_a_dead_evictor_does_not_damage_the_group) {
   auto consumer = small.consumer();
   ASSERT_TRUE(producer.publish(std::string(4000, 'a')));
   auto held = consumer.try_receive();
-  const auto segment = inside(small);
+  const auto segment = segment_of(small);
   queue::SharedGroup group{*segment, 0};
   const sync::Word16 seen = sync::read_halves(group.window(0));  // the second evictor
   const std::uint64_t ref = sync::load_acquire(segment->slots()[0].high);
@@ -477,7 +462,7 @@ TEST(Attack, what_is_released_during_a_look_is_found_at_once) {
   auto other = holder.try_receive();
   auto held = holder.try_receive();
   for (int i = 3; i < 4000; ++i) ASSERT_EQ(holder.try_receive()->ack(), Settlement::settled);
-  const auto segment = inside(small);
+  const auto segment = segment_of(small);
   const std::uint64_t word = sync::load_acquire(segment->group(0).word);
   auto life = queue::Participation::attach(segment, Role::consumer, "",
                                            (shm::group_incarnation(word) << 16) | 1);
@@ -524,7 +509,7 @@ TEST(Attack, an_interrupt_ends_a_wait_at_the_in_flight_limit_at_once) {
   ASSERT_EQ(held.size(), 32U);
   std::thread thread{[&] { EXPECT_EQ(waiter.receive().error(), Errc::interrupted); }};
   await_sleeper(small, &shm::Control::room_event);
-  const auto segment = inside(small);
+  const auto segment = segment_of(small);
   const std::uint32_t before = sync::load_acquire(segment->control().room_event);
   waiter.interrupt();
   EXPECT_NE(sync::load_acquire(segment->control().room_event), before) << "nobody woke it";
@@ -555,7 +540,7 @@ TEST(Attack, a_due_hint_from_nowhere_does_not_stop_redelivery) {
   ASSERT_TRUE(producer.publish("m"));
   auto held = holder.try_receive();
   EXPECT_TRUE(consumer.try_receive()->empty());
-  sync::store_relaxed(inside(small)->group(0).next_due_tick, ~std::uint64_t{0});
+  sync::store_relaxed(segment_of(small)->group(0).next_due_tick, ~std::uint64_t{0});
   clock.advance(1h);
   EXPECT_FALSE(consumer.try_receive()->empty());
 }
@@ -566,7 +551,7 @@ TEST(Attack, a_tail_hint_from_nowhere_does_not_make_a_purge_settle_what_is_not_t
   auto consumer = small.consumer();
   ASSERT_TRUE(producer.publish("m"));
   constexpr std::uint64_t hint = 1U << 20;
-  sync::store_relaxed(inside(small)->control().tail_hint, hint);
+  sync::store_relaxed(segment_of(small)->control().tail_hint, hint);
   const auto begin = base::system_clock.monotonic_ns();
   const auto dropped = small.queue->purge().value();
   const auto took = base::system_clock.monotonic_ns() - begin;
@@ -579,7 +564,7 @@ TEST(Attack, a_next_hint_from_nowhere_hides_nothing) {
   SmallQueue small{Overflow::fail, {shared()}};
   auto producer = small.producer();
   for (int i = 0; i < 8; ++i) ASSERT_TRUE(producer.publish("m"));
-  sync::store_relaxed(inside(small)->group(0).next_hint, 12);
+  sync::store_relaxed(segment_of(small)->group(0).next_hint, 12);
   auto consumer = small.consumer();
   EXPECT_FALSE(consumer.try_receive()->empty());
 }

@@ -11,6 +11,7 @@
 #include <functional>
 
 #include "base/mutant.hpp"
+#include "support/at_point.hpp"
 #include "support/fake_clock.hpp"
 #include "support/shared_look.hpp"
 #include "support/small_queue.hpp"
@@ -25,23 +26,8 @@ using shmq::testing::segment_of;
 using shmq::testing::SmallQueue;
 
 #ifdef SHMQ_CRASH_POINTS
-std::function<void()> then;
-const char* wanted = nullptr;
-int hits = 0;
-
-// Runs `action` once, at the next passage of `point`.
-void at_point(const char* point, std::function<void()> action) {
-  wanted = point;
-  then = std::move(action);
-  hits = 0;
-  base::crash_hook = [](const char* reached) {
-    if (wanted == nullptr || std::strcmp(reached, wanted) != 0) return;
-    wanted = nullptr;  // first, so that the action itself is not hooked
-    ++hits;
-    const auto now = std::move(then);  // the action may ask for a next one
-    now();
-  };
-}
+using shmq::testing::at_point;
+using shmq::testing::hits;
 
 void overrun(Producer& producer) {
   // Three laps of the arena, chunk by chunk.

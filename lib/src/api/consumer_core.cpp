@@ -404,6 +404,7 @@ Result<int> ConsumerCore::fd() {
 }
 
 void ConsumerCore::interrupt() noexcept {
+  // release, pairs with the exchange in Blocking::step: what the caller did before is seen there.
   interrupted_.store(true, std::memory_order_release);
   if (segment_ == nullptr) return;
   wake_own_waits();

@@ -373,6 +373,7 @@ Result<int> ProducerCore::fd() {
 }
 
 void ProducerCore::interrupt() noexcept {
+  // release, pairs with the exchange in Blocking::step: what the caller did before is seen there.
   interrupted_.store(true, std::memory_order_release);
   if (segment_ != nullptr && participation_.attached()) {
     sync::event_wake_unconditionally(segment_->control().room_event);

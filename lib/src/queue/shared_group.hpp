@@ -35,7 +35,6 @@ class SharedGroup {
 
   [[nodiscard]] shm::Group& entry() const noexcept { return group_; }
   StragglerTable& table() noexcept { return table_; }
-  [[nodiscard]] std::uint64_t window_entries() const noexcept { return window_entries_; }
   [[nodiscard]] sync::Word16& window(std::uint64_t seq) const noexcept {
     return window_[seq & (window_entries_ - 1)];
   }
