@@ -136,12 +136,14 @@ equals "the message was released, not failed" "stopped 0 2" \
   "$(json payload <"$work/json") $(json failures <"$work/json") $(json hand_outs <"$work/json")"
 
 ctl publish q finished
-# Its read ends with the signal, which it does not want to hear.
-start term consume q --group w --exec "trap : TERM; echo x >$work/running
-  until [ \"\$word\" = go ]; do read -r word <$work/go; done; cat"
+# It says that it heard the signal, so that none of it is still under way when its work goes on.
+start term consume q --group w --exec "trap 'echo heard >$work/running' TERM; echo x >$work/running
+  until [ -e $work/go-on ]; do sleep 0.01; done; cat"
 read -r -u 7 seq
 kill -TERM "$last"
-echo go >&8
+read -r -u 7 heard
+equals "the command hears SIGTERM" heard "$heard"
+: >"$work/go-on"
 ends "a command that finishes in spite of SIGTERM" 143 "$last"
 equals "its work is done" finished "$(cat "$work/term.out")"
 equals "its message is acked" "0 0" "$(of_group q w ready) $(of_group q w in_flight)"
