@@ -21,9 +21,10 @@ const std::map<std::string, std::set<std::string>> allowed_below{
     {"base", {"base"}},
     {"sync", {"base", "sync"}},
     {"journal", {"base", "journal"}},
+    {"control", {"base", "control"}},
     {"shm", {"base", "sync", "shm"}},
     {"queue", {"base", "sync", "shm", "queue"}},
-    {"api", {"base", "sync", "shm", "queue", "journal", "api"}},
+    {"api", {"base", "sync", "shm", "queue", "journal", "control", "api"}},
 };
 
 struct Findings {

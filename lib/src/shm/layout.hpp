@@ -30,7 +30,7 @@ using sync::Word16;
 
 inline constexpr std::uint64_t segment_magic = 0x31474553514d4853ULL;  // "SHMQSEG1"
 inline constexpr std::uint32_t abi_version = 1;
-inline constexpr std::uint32_t layout_revision = 2;
+inline constexpr std::uint32_t layout_revision = 3;
 inline constexpr std::uint32_t byte_order_mark = 0x01020304;
 inline constexpr std::size_t name_field_bytes = 72;  // 64 and a NUL, kept to a multiple of 8
 inline constexpr std::uint32_t pins_per_participant = 64;
@@ -125,12 +125,11 @@ struct Control {
   // message_event: {count, sleeper} of those who wait for messages. w: sleepers, who wakes.
   alignas(128) std::uint32_t message_event;
   std::uint32_t queue_state;   // QueueState; w: remover, once; r: all
-  std::uint32_t daemon_state;  // for the daemon: 0 none; w: daemon
+  std::uint32_t reserved4;
   std::uint32_t reserved0;
   // {count, sleeper} of those who wait for room. w: sleepers, who frees.
   alignas(128) std::uint32_t room_event;
-  // {count, sleeper} of those who wait for the daemon (watermark). w: sleepers, daemon.
-  std::uint32_t watermark_event;
+  std::uint32_t reserved5;
   // {count, sleeper} of those who stand by in an exclusive group, or wait for a due time: apart
   // from message_event, so that they cost the publishers nothing. w: sleepers, who gives a group
   // up.
@@ -148,9 +147,13 @@ struct Control {
   // CAS-max; r: who looks at the pins.
   alignas(128) std::uint32_t participants_used;
   std::uint32_t reserved3;
-  // Doorbell and watermark bookkeeping of the daemon.
+  // 1 while the daemon sleeps and wants the doorbell. w: daemon; r: who wants something durable
+  // soon; o: daemon: store, full fence, a last look at the queue; they: publish or ack (a full
+  // barrier), then this.
   alignas(128) std::uint32_t daemon_asleep;
   std::uint32_t reserved1;
+  // 1 once a durable queue's segment holds all that it should: made new, or rebuilt from the
+  // journal to the end. What says 0 is thrown away at the daemon's start. w: daemon.
   std::uint64_t daemon_generation;
   // Chunks that somebody gathers for a large message; a hint that keeps small ones out of them. w:
   // producers in want of a run, relaxed; r: producers in want of a chunk; any value will do.
@@ -465,6 +468,7 @@ constexpr std::uint64_t chunk_generation(std::uint64_t word) noexcept {
 // --- Lock bytes of the companion object ----------------------------------------------------------
 
 inline constexpr std::uint64_t lock_byte_administration = 0;  // groups come and go
+inline constexpr std::uint64_t lock_byte_daemon = 1;          // held while the daemon serves
 inline constexpr std::uint64_t lock_byte_participant_0 = 16;  // entry n: this + n
 
 // --- The watermark object ------------------------------------------------------------------------
@@ -473,6 +477,8 @@ inline constexpr std::uint64_t lock_byte_participant_0 = 16;  // entry n: this +
 // forge what is on stable storage. Everybody else has it mapped read-only.
 
 inline constexpr std::uint64_t mark_magic = 0x314b524d514d4853ULL;  // "SHMQMRK1"
+
+inline constexpr std::size_t mark_path_words = 14;  // sockaddr_un takes 108 bytes
 
 enum class DaemonState : std::uint32_t {
   starting = 1,  // nothing was promised in this epoch yet
@@ -503,8 +509,11 @@ struct Mark {
   std::uint64_t acks_synced;
   std::uint32_t daemon_state;    // DaemonState
   std::uint32_t progress_event;  // a count that moves after each change above: sleep on it
+  // The daemon's doorbell socket, NUL-terminated; words, so that a reader that meets the daemon's
+  // start sees a mix of two paths at worst, which leads nowhere. w: daemon, at its start.
+  alignas(128) std::uint64_t doorbell_path[mark_path_words];
 };
-static_assert(offsetof(Mark, watermark) == 128 && sizeof(Mark) == 256);
+static_assert(offsetof(Mark, watermark) == 128 && sizeof(Mark) == 384);
 
 /// Of every size and offset above, so that a forgotten layout_revision is noticed.
 constexpr std::uint64_t compute_layout_hash() noexcept {

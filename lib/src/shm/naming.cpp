@@ -171,7 +171,7 @@ Result<void> Segment::remove(const std::string& queue, const OpenOptions& option
   if (segment) {
     Control& control = (*segment)->control();
     for (std::uint32_t* event :
-         {&control.message_event, &control.room_event, &control.watermark_event}) {
+         {&control.message_event, &control.room_event, &control.ownership_event}) {
       sync::event_wake_unconditionally(*event);
     }
   }
