@@ -173,10 +173,40 @@ void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
   return received;
 }
 
+// What has only a seq is settled here; gives whether there was any. It is never a plain record, so
+// most hand-outs cost a compare.
+bool ConsumerCore::settle_voids(std::size_t& count) noexcept {
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const queue::HandOut& hand_out = hand_outs_[i];
+    const std::byte* payload = arena_ + hand_out.payload_offset;
+    const auto* record = reinterpret_cast<const shm::Record*>(payload - hand_out.head_bytes);
+    if (SHMQ_LIKELY(hand_out.head_bytes == sizeof(shm::Record)) ||
+        (sync::load_relaxed(record->flags) & shm::record_is_void) == 0) {
+      if (kept != i) hand_outs_[kept] = hand_out;
+      ++kept;
+      continue;
+    }
+    // Lost, it is another's to settle.
+    if (shared_) {
+      shared_->ack(hand_out.seq, hand_out.hand_outs);
+    } else {
+      exclusive_->ack(hand_out.seq, exclusive_->token());
+    }
+    reader_.release_bytes(hand_out.pin, payload, hand_out.head_bytes);
+  }
+  const bool any = kept != count;
+  count = kept;
+  return any;
+}
+
 Fetch ConsumerCore::try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept {
   const std::size_t capacity = std::min(deliveries.size(), batch_max);
-  const Fetch fetch = shared_ ? shared_->fetch(hand_outs_.data(), capacity, count)
-                              : exclusive_->fetch(hand_outs_.data(), capacity, count);
+  Fetch fetch = Fetch::nothing;
+  do {
+    fetch = shared_ ? shared_->fetch(hand_outs_.data(), capacity, count)
+                    : exclusive_->fetch(hand_outs_.data(), capacity, count);
+  } while (SHMQ_UNLIKELY(settle_voids(count)) && count == 0);
   std::uint64_t bytes = 0;
   for (std::size_t i = 0; i < count; ++i) {
     fill(deliveries[i], hand_outs_[i]);

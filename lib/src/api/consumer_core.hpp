@@ -68,6 +68,7 @@ class ConsumerCore {
   void clear(std::span<Delivery> deliveries) noexcept;
   void let_go(const Delivery& delivery) noexcept;
   bool receive_next(Delivery& delivery) noexcept;
+  bool settle_voids(std::size_t& count) noexcept;
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
   void look_for_the_dead() noexcept;

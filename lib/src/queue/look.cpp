@@ -23,7 +23,7 @@ std::chrono::system_clock::time_point time_of(std::uint64_t realtime_ns) noexcep
 
 namespace {
 
-enum class Copy : std::uint8_t { done, gone, end, corrupt };
+enum class Copy : std::uint8_t { done, gone, is_void, end, corrupt };
 
 // A copy without lease or pin: copy, fence, then see that head has not passed the message and that
 // the record still says so.
@@ -50,6 +50,7 @@ Copy copy_message(const shm::Segment& segment, std::uint64_t seq, PeekedMessage&
     return Copy::gone;
   }
   if (!plausible) return Copy::corrupt;
+  if ((view.flags & shm::record_is_void) != 0) return Copy::is_void;
   const auto head_bytes = static_cast<std::uint32_t>(view.payload_offset - view.offset);
   message.seq = {seq};
   message.payload.assign(record.begin() + head_bytes, record.end());
@@ -106,6 +107,7 @@ Result<std::vector<PeekedMessage>> peek(const shm::Segment& segment, std::uint64
         if (!messages.empty() || ++skipped > 1'000'000) return messages;
         seq = std::max(seq + 1, read_head(segment));
         continue;
+      case Copy::is_void: ++seq; continue;
       case Copy::end: return messages;
       case Copy::corrupt:
         return tl::unexpected(Error{make_error_code(Errc::corrupt), segment.describe("peek into"),

@@ -428,7 +428,8 @@ enum RecordFlags : std::uint16_t {
   record_has_publish_time = 1,  // u64 CLOCK_REALTIME ns
   record_has_key_hash = 2,      // u64 XXH3 of the key
   record_has_due_time = 4,      // u64 CLOCK_REALTIME ns: not before
-  record_known_flags = 7,
+  record_is_void = 8,           // u64 0: no message, only its seq; consumers settle it unseen
+  record_known_flags = 15,
 };
 
 /// Then, in this order: the u64s that the flags name, the attributes, padding to 8, the payload.
