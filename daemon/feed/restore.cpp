@@ -1,8 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// How the places of a restored segment follow from the journal:
+//
+// - An exclusive group keeps its floor. A shared group's floor is as high as it may be: everything
+//   that was touched (settled, or handed out) has to lie in its window, and what is unsettled below
+//   lies in its straggler table.
+// - The ring holds every seq from the lowest floor on. One that nobody needs any more, and one that
+//   no message ever had (a gap after a loss of power), has a void record.
+// - Records lie in seq order in sealed chunks.
 #include "daemon/feed/restore.hpp"
 
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/clock.hpp"
+#include "base/mutant.hpp"
 #include "control/settings.hpp"
 #include "daemon/feed/group_settings.hpp"
+#include "queue/deadlines.hpp"
+#include "queue/shared_group.hpp"
 
 namespace shmq::feed {
 
@@ -38,6 +55,430 @@ journal::CheckpointState initial_state(const shm::Segment& segment) {
     state.groups[uuid].floor = settings.born_seq;
   }
   return state;
+}
+
+namespace {
+
+using journal::EntryState;
+using journal::GroupState;
+using journal::MessageView;
+using journal::Uuid;
+
+constexpr std::uint64_t slots_max = 1ULL << 26;
+
+std::string_view text_in(const std::vector<std::byte>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+struct Range {
+  std::uint64_t first = 0;
+  std::uint64_t end = 0;
+};
+
+/// A group on its way from the journal into the segment.
+struct Group {
+  control::GroupSettings settings;
+  GroupState state;
+  std::uint64_t floor = 0;        // in the segment
+  std::uint64_t end_touched = 0;  // no seq from here on was handed out or settled, gaps aside
+
+  [[nodiscard]] bool is_shared() const { return settings.options.mode == GroupMode::shared; }
+};
+
+/// Bump allocation over the whole arena, chunk by chunk.
+class Packer {
+ public:
+  Packer(const shm::Segment& segment, std::byte* arena) : segment_(segment), arena_(arena) {}
+
+  /// Where a record of this length goes; nullptr: the arena is full.
+  std::byte* place(std::uint64_t bytes, std::uint64_t seq) {
+    const std::uint64_t chunk_bytes = segment_.limits().chunk_bytes;
+    const std::uint64_t rounded =
+        (bytes + shm::record_alignment - 1) & ~(shm::record_alignment - 1);
+    const std::uint64_t left = (chunk_bytes - at_ % chunk_bytes) % chunk_bytes;
+    if (rounded > left && left != 0) at_ += left;
+    if (at_ + rounded > segment_.limits().arena_bytes) return nullptr;
+    std::byte* const result = arena_ + at_;
+    const std::uint64_t first = at_ / chunk_bytes;
+    at_ += rounded;
+    // A run belongs to its one record: nothing else goes behind it.
+    if (rounded > chunk_bytes) at_ = (at_ + chunk_bytes - 1) / chunk_bytes * chunk_bytes;
+    for (std::uint64_t chunk = first; chunk <= (at_ - 1) / chunk_bytes; ++chunk) {
+      sync::Word16& entry = segment_.chunk(static_cast<std::uint32_t>(chunk));
+      sync::store_relaxed(entry.low, seq);
+      sync::store_relaxed(entry.high, shm::chunk_word(shm::ChunkState::sealed, 0, 1));
+    }
+    return result;
+  }
+  [[nodiscard]] std::uint64_t ref_of(const std::byte* record) const {
+    return static_cast<std::uint64_t>(record - arena_) >> shm::ref_unit_shift;
+  }
+
+ private:
+  const shm::Segment& segment_;
+  std::byte* const arena_;
+  std::uint64_t at_ = 0;
+};
+
+class Restorer {
+ public:
+  Restorer(const RestoreTarget& target, journal::DirectorySource& directory,
+           const journal::Start& start)
+      : target_(target), directory_(directory), start_(start), next_(start.watermark) {}
+
+  Result<std::shared_ptr<shm::Segment>> run(const journal::Plan& found) {
+    // Recovery has copied the tail forward since `found` was made: what stands there now counts.
+    auto plan =
+        journal::analyse(directory_, {.queue_uuid = found.queue_uuid, .check_all_bodies = false});
+    if (!plan) return tl::unexpected(plan.error());
+    if (plan->is_refused || plan->end_seq != next_) {
+      return corrupt("its journal has changed since it was recovered");
+    }
+    if (auto read = read_settings(); !read) return tl::unexpected(read.error());
+    if (auto gaps = find_gaps(*plan); !gaps) return tl::unexpected(gaps.error());
+    if (auto planned = plan_places(); !planned) return tl::unexpected(planned.error());
+    for (int attempt = 0; attempt < 12; ++attempt) {
+      auto made = make_segment();
+      if (!made) return tl::unexpected(made.error());
+      auto filled = fill(*plan);
+      if (filled && *filled) return std::move(segment_);
+      segment_.reset();
+      static_cast<void>(shm::Segment::remove(
+          target_.queue,
+          {.name_space = target_.name_space, .trusted_owners = target_.trusted_owners},
+          shm::Authority::daemon));
+      if (!filled) return tl::unexpected(filled.error());
+      options_.arena_bytes *= 2;  // packed in another order, they need more of it
+    }
+    return failure(Errc::not_enough_memory, "its messages do not fit into a segment");
+  }
+
+ private:
+  [[nodiscard]] tl::unexpected<Error> failure(Errc code, std::string why) const {
+    return tl::unexpected(
+        Error{make_error_code(code), "restore queue '" + target_.queue + "'", std::move(why), ""});
+  }
+  [[nodiscard]] tl::unexpected<Error> corrupt(std::string why) const {
+    return failure(Errc::corrupt, std::move(why));
+  }
+
+  Result<void> read_settings() {
+    const std::string what = "restore queue '" + target_.queue + "'";
+    const auto own = start_.state.settings.find(Uuid{});
+    if (own == start_.state.settings.end()) return corrupt("its journal has no settings");
+    auto options = control::queue_options_from(text_in(own->second), what);
+    if (!options) return tl::unexpected(options.error());
+    options_ = std::move(*options);
+    options_.name_space = target_.name_space;
+    options_.trusted_owners = target_.trusted_owners;
+    options_.durable = true;
+    const shm::Limits limits = shm::limits_from(options_);
+    options_.max_producers = limits.max_producers;
+    options_.max_message_bytes = limits.max_message_bytes;
+    options_.groups.clear();
+    for (const auto& [uuid, state] : start_.state.groups) {
+      const auto text = start_.state.settings.find(uuid);
+      if (text == start_.state.settings.end()) return corrupt("a group has no settings");
+      auto settings = control::group_settings_from(text_in(text->second), what);
+      if (!settings) return tl::unexpected(settings.error());
+      options_.groups.push_back(settings->options);
+      groups_.push_back({.settings = std::move(*settings), .state = state});
+      Group& group = groups_.back();
+      // Its birth may have been told when not all before it was on stable storage.
+      group.state.raise_floor(std::min(group.settings.born_seq, next_));
+      if (group.state.floor > next_) return corrupt("a group is ahead of the messages");
+    }
+    return {};
+  }
+
+  // Seqs that no message ever had. They are settled for every group, and may lie far beyond what a
+  // window holds; so they become void messages, and do not count as touched.
+  Result<void> find_gaps(const journal::Plan& plan) {
+    from_ = next_;
+    bool any_settled = false;
+    for (const Group& group : groups_) {
+      from_ = std::min(from_, group.state.floor);
+      any_settled |= !group.state.settled.empty();
+    }
+    if (!any_settled) return {};
+    return journal::read_messages(directory_, plan, from_, [this](const journal::Record& record) {
+      if (record.type != journal::RecordType::gap) return;
+      const auto gap = journal::load<journal::GapRecord>(record.bytes);
+      gaps_.push_back({gap.first_seq, gap.end_seq});
+    });
+  }
+
+  [[nodiscard]] std::uint64_t end_touched_of(const GroupState& state) const {
+    std::uint64_t touched = state.floor;
+    for (auto [first, end] : state.settled) {
+      // From the end of the range backwards over gaps.
+      for (auto gap = gaps_.rbegin(); gap != gaps_.rend(); ++gap) {
+        if (gap->first < end && end <= gap->end) end = std::max(first, gap->first);
+      }
+      if (end > first) touched = std::max(touched, end);
+    }
+    if (!state.entries.empty()) touched = std::max(touched, state.entries.rbegin()->first + 1);
+    return touched;
+  }
+
+  // Messages below `floor` that are not settled. Stops counting at `enough`.
+  [[nodiscard]] std::uint64_t unsettled_below(const GroupState& state, std::uint64_t floor,
+                                              std::uint64_t enough) const {
+    std::uint64_t count = 0;
+    std::uint64_t seq = state.floor;
+    auto range = state.settled.begin();
+    while (seq < floor && count < enough) {
+      if (range != state.settled.end() && range->first <= seq) {
+        seq = std::max(seq, range->second);
+        ++range;
+        continue;
+      }
+      const std::uint64_t end =
+          range == state.settled.end() ? floor : std::min(floor, range->first);
+      count += end - seq;
+      seq = end;
+    }
+    return count;
+  }
+
+  // Chooses floors, and the ring's and the tables' size.
+  Result<void> plan_places() {
+    const std::uint64_t window = options_.window_entries;
+    std::uint64_t slots = options_.slots;
+    for (Group& group : groups_) {
+      group.end_touched = end_touched_of(group.state);
+      if (!group.is_shared()) {
+        group.floor = group.state.floor;
+        if (group.end_touched - group.floor > window)
+          return corrupt("a group's window is too small");
+        while (next_ - group.floor > slots) slots *= 2;
+        continue;
+      }
+      const std::uint64_t in_window = group.end_touched > window ? group.end_touched - window : 0;
+      for (;; slots *= 2) {
+        const std::uint64_t in_ring = next_ > slots ? next_ - slots : 0;
+        group.floor = std::max({group.state.floor, in_window, in_ring});
+        const std::uint64_t below = unsettled_below(group.state, group.floor, 65537);
+        if (below <= options_.straggler_entries) break;
+        const bool is_window = group.floor == in_window || in_ring <= group.state.floor;
+        if (!is_window && slots < slots_max) continue;
+        if (below > 65536) return failure(Errc::not_enough_memory, "too much of it is unsettled");
+        options_.straggler_entries = std::bit_ceil(static_cast<std::uint32_t>(below));
+        break;
+      }
+    }
+    if (slots > slots_max) return failure(Errc::not_enough_memory, "too much of it is unsettled");
+    options_.slots = slots;
+    head_ = next_;
+    for (const Group& group : groups_) head_ = std::min(head_, group.floor);
+    return {};
+  }
+
+  Result<void> make_segment() {
+    auto made = shm::Segment::create(target_.queue, options_, shm::Authority::daemon,
+                                     start_.identity.queue_uuid);
+    if (!made) return tl::unexpected(made.error());
+    segment_ = std::move(*made);
+    // Without groups a queue is made with one; this one has none.
+    if (groups_.empty()) sync::store_relaxed(segment_->group(0).word, std::uint64_t{0});
+    return {};
+  }
+
+  // False: the arena is too small.
+  Result<bool> fill(const journal::Plan& plan) {
+    auto arena = segment_->writable_arena();
+    if (!arena) return tl::unexpected(arena.error());
+    Packer packer{*segment_, *arena};
+    begin_ring();
+    for (std::uint32_t i = 0; i < groups_.size(); ++i) begin_group(i);
+    bool fits = true;
+    std::uint64_t missing = ~std::uint64_t{0};
+    std::uint64_t reached = from_;
+    // Seqs up to `end` have no message on disk: they are void, or past for everybody.
+    const auto fill_up_to = [&](std::uint64_t end) {
+      for (; fits && reached < end; ++reached) {
+        if (is_needed(reached)) missing = std::min(missing, reached);
+        if (reached >= head_) fits = put_void(packer, reached);
+      }
+    };
+    auto read = journal::read_messages(directory_, plan, from_, [&](const journal::Record& record) {
+      if (record.type != journal::RecordType::message || !fits) return;
+      const MessageView message = journal::message_of(record);
+      if (message.seq >= next_) return;
+      fill_up_to(message.seq);
+      if (fits) fits = put(packer, message);
+      reached = message.seq + 1;
+    });
+    if (!read) return tl::unexpected(read.error());
+    if (!fits) return false;
+    fill_up_to(next_);
+    if (!fits) return false;
+    if (missing != ~std::uint64_t{0}) {
+      return corrupt("seq " + std::to_string(missing) + " is not in its journal");
+    }
+    shm::Control& control = segment_->control();
+    sync::store_relaxed(control.head.low, head_);
+    sync::store_relaxed(control.tail_hint, next_);
+    SHMQ_CRASH_POINT("restore.before_done");
+    // [R1] release: whoever sees it finds everything above.
+    sync::store_release(control.daemon_generation, std::uint64_t{1});
+    return true;
+  }
+
+  void begin_ring() {
+    const std::uint64_t slots = segment_->limits().slots;
+    for (std::uint64_t seq = next_; seq != head_ + slots; ++seq) {
+      sync::Word16& slot = segment_->slots()[seq & (slots - 1)];
+      sync::store_relaxed(slot.low, seq - slots);
+      sync::store_relaxed(slot.high, std::uint64_t{0});
+    }
+  }
+
+  // All of the group that does not depend on where its messages lie.
+  void begin_group(std::uint32_t index) {
+    const Group& group = groups_[index];
+    shm::Group& entry = segment_->group(index);
+    const std::uint64_t window = segment_->limits().window_entries;
+    entry.born_seq = group.settings.born_seq;
+    entry.created_realtime_ns = group.settings.created_realtime_ns;
+    sync::store_relaxed(entry.progress.low, group.floor);
+    const std::uint64_t next = std::max(group.end_touched, group.floor);
+    const std::uint64_t generation = shm::ownership_generation(entry.progress.high) & 0xffff;
+    sync::store_relaxed(
+        entry.next_hint,
+        group.is_shared() ? next : (generation << 48) | (next & shm::next_hint_seq_mask));
+    std::uint64_t returned = 0;
+    for (std::uint64_t seq = group.floor; seq != group.floor + window; ++seq) {
+      sync::Word16& word = segment_->window(index)[seq & (window - 1)];
+      sync::store_relaxed(word.low, seq - window);
+      sync::store_relaxed(word.high, std::uint64_t{0});
+      if (seq >= next) continue;
+      shm::Lease lease;
+      if (!group.state.is_settled(seq)) {
+        lease = lease_of(group, seq);
+        returned += lease.state == shm::LeaseState::ready ? 1 : 0;
+      }
+      sync::store_relaxed(word.low, seq);
+      sync::store_relaxed(word.high, shm::pack(lease));
+    }
+    if (!group.is_shared()) sync::store_relaxed(entry.returned_count, returned);
+  }
+
+  // What is below end_touched and not settled has been handed out at least once, as far as anybody
+  // can tell now.
+  [[nodiscard]] static shm::Lease lease_of(const Group& group, std::uint64_t seq) {
+    shm::Lease lease{.state = shm::LeaseState::ready, .hand_outs = 1};
+    const auto found = group.state.entries.find(seq);
+    if (found == group.state.entries.end()) return lease;
+    const EntryState& entry = found->second;
+    lease.hand_outs = std::min(entry.hand_outs, 0xffffU);
+    lease.failures = std::min<std::uint32_t>(entry.failures, 63);
+    lease.deaths = std::min<std::uint32_t>(entry.deaths, 15);
+    const auto condition = static_cast<journal::EntryCondition>(entry.condition);
+    if (condition == journal::EntryCondition::dead && group.is_shared()) {
+      lease.state = shm::LeaseState::dead;
+    }
+    const std::uint64_t now_ns = base::clock->realtime_ns();
+    if (condition == journal::EntryCondition::delayed && entry.due_realtime_ns > now_ns) {
+      const std::uint64_t delay_ns =
+          std::min(entry.due_realtime_ns - now_ns, queue::longest_delay_ns);
+      lease.deadline = queue::deadline_at(base::coarse_tick_64() + base::ticks_of(delay_ns) + 1);
+    }
+    return lease;
+  }
+
+  [[nodiscard]] static bool needs(const Group& group, std::uint64_t seq) {
+    return !group.state.is_settled(seq);
+  }
+  // A gap is settled for every group.
+  [[nodiscard]] bool is_needed(std::uint64_t seq) const {
+    return std::any_of(groups_.begin(), groups_.end(),
+                       [seq](const Group& group) { return needs(group, seq); });
+  }
+
+  void stamp(const Packer& packer, const std::byte* record, std::uint64_t seq) {
+    sync::Word16& slot = segment_->slots()[seq & (segment_->limits().slots - 1)];
+    sync::store_relaxed(slot.low, seq);
+    sync::store_relaxed(slot.high, packer.ref_of(record));
+  }
+
+  bool put_void(Packer& packer, std::uint64_t seq) {
+    const std::uint64_t bytes = sizeof(shm::Record) + sizeof(std::uint64_t);
+    std::byte* const place = packer.place(bytes, seq);
+    if (place == nullptr) return false;
+    std::memset(place, 0, bytes);
+    const shm::Record record{
+        .seq = seq, .payload_bytes = 0, .attribute_bytes = 0, .flags = shm::record_is_void};
+    std::memcpy(place, &record, sizeof(record));
+    stamp(packer, place, seq);
+    return true;
+  }
+
+  bool put(Packer& packer, const MessageView& message) {
+    const std::uint64_t seq = message.seq;
+    if (!is_needed(seq)) return seq < head_ || put_void(packer, seq);
+    const bool has_time = message.publish_realtime_ns != 0;
+    const std::size_t attributes = (message.attributes.size() + 7) & ~std::size_t{7};
+    const std::size_t head = sizeof(shm::Record) + (has_time ? 8 : 0) + attributes;
+    const std::size_t bytes = head + message.payload.size();
+    std::byte* const place = packer.place(bytes, seq);
+    if (place == nullptr) return false;
+    const shm::Record record{
+        .seq = seq,
+        .payload_bytes = static_cast<std::uint32_t>(message.payload.size()),
+        .attribute_bytes = static_cast<std::uint16_t>(message.attributes.size()),
+        .flags = has_time ? std::uint16_t{shm::record_has_publish_time} : std::uint16_t{0}};
+    std::memset(place, 0, head);
+    std::memcpy(place, &record, sizeof(record));
+    std::byte* cursor = place + sizeof(record);
+    if (has_time) {
+      std::memcpy(cursor, &message.publish_realtime_ns, 8);
+      cursor += 8;
+    }
+    if (!message.attributes.empty()) {
+      std::memcpy(cursor, message.attributes.data(), message.attributes.size());
+    }
+    if (!message.payload.empty()) {
+      std::memcpy(place + head, message.payload.data(), message.payload.size());
+    }
+    if (seq >= head_) stamp(packer, place, seq);
+    for (std::uint32_t i = 0; i < groups_.size(); ++i) {
+      const Group& group = groups_[i];
+      if (!group.is_shared() || !needs(group, seq)) continue;
+      queue::SharedGroup shared{*segment_, i};
+      shm::Lease lease;
+      if (seq < group.floor) {
+        lease = lease_of(group, seq);
+        const auto reserved = shared.table().reserve(seq, lease, packer.ref_of(place), 0);
+        if (!reserved) return false;  // plan_places() has made room
+        shared.table().commit(seq, shm::moved_word(reserved->index, reserved->generation));
+      } else if (seq < group.end_touched) {
+        lease = lease_of(group, seq);
+      }
+      if (lease.state == shm::LeaseState::dead) shared.count_dead(shared.bytes_held_by(bytes), 1);
+    }
+    return true;
+  }
+
+  const RestoreTarget& target_;
+  journal::DirectorySource& directory_;
+  const journal::Start& start_;
+  const std::uint64_t next_;  // the seq that the next message will get
+  std::uint64_t from_ = 0;    // no group needs a seq below
+  std::uint64_t head_ = 0;
+  QueueOptions options_;
+  std::vector<Group> groups_;
+  std::vector<Range> gaps_;
+  std::shared_ptr<shm::Segment> segment_;
+};
+
+}  // namespace
+
+Result<std::shared_ptr<shm::Segment>> restore(const RestoreTarget& target,
+                                              journal::DirectorySource& directory,
+                                              const journal::Plan& plan,
+                                              const journal::Start& start) {
+  return Restorer{target, directory, start}.run(plan);
 }
 
 }  // namespace shmq::feed
