@@ -23,6 +23,8 @@ class Backend {
 
   [[nodiscard]] bool uses_io_uring() const noexcept { return ring_ != nullptr; }
   Result<std::unique_ptr<Disk>> open(const std::string& directory) const;
+  /// Nothing: plain calls.
+  [[nodiscard]] const std::shared_ptr<Ring>& ring() const noexcept { return ring_; }
 
  private:
   std::shared_ptr<Ring> ring_;  // nothing: plain calls

@@ -59,6 +59,8 @@ class Disk {
   /// Delivers what has completed; true if that was anything. With `wait`, waits for one completion
   /// if any operation is outstanding.
   virtual bool poll(bool wait) = 0;
+  /// Something has completed that poll() would deliver, and that nothing else announces.
+  [[nodiscard]] virtual bool has_completions() const noexcept { return false; }
 
   // For starting up only: these wait. Handles from open_for_reading() only.
   virtual Result<std::vector<std::string>> list() = 0;

@@ -26,6 +26,7 @@ class PlainDisk : public Disk {
   void unlink(const std::string& name, Done done) override;
   void close(Handle file) override { files_.close(file); }
   bool poll(bool wait) override;
+  [[nodiscard]] bool has_completions() const noexcept override { return !completed_.empty(); }
   Result<std::vector<std::string>> list() override { return directory_.list(); }
   std::int64_t open_for_reading(const std::string& name) override;
   std::int64_t size(Handle file) override;

@@ -10,7 +10,8 @@ namespace shmq::io {
 namespace {
 
 constexpr int operations_needed[] = {IORING_OP_OPENAT, IORING_OP_FALLOCATE, IORING_OP_WRITE,
-                                     IORING_OP_FSYNC,  IORING_OP_RENAMEAT,  IORING_OP_UNLINKAT};
+                                     IORING_OP_FSYNC,  IORING_OP_RENAMEAT,  IORING_OP_UNLINKAT,
+                                     IORING_OP_POLL_ADD};
 
 Error unavailable(int error_number, std::string why) {
   return Error{{error_number, std::generic_category()}, "set io_uring up", std::move(why), ""};
@@ -25,6 +26,10 @@ Result<std::unique_ptr<Ring>> Ring::create(unsigned entries) {
   ring->is_open_ = true;
   if ((ring->ring_.features & IORING_FEAT_NODROP) == 0) {
     return tl::unexpected{unavailable(ENOSYS, "the kernel drops completions when it is full")};
+  }
+  // Without it a sleep with a time limit would need an operation of its own.
+  if ((ring->ring_.features & IORING_FEAT_EXT_ARG) == 0) {
+    return tl::unexpected{unavailable(ENOSYS, "the kernel cannot wait with a time limit")};
   }
   io_uring_probe* probe = io_uring_get_probe_ring(&ring->ring_);
   bool has_all = probe != nullptr;
@@ -80,6 +85,14 @@ bool Ring::poll(bool wait) {
   if (!wait || outstanding_ == 0) return false;
   io_uring_submit_and_wait(&ring_, 1);  // EINTR: the caller's loop comes again
   return deliver(true);
+}
+
+void Ring::sleep(std::uint64_t timeout_ns) {
+  __kernel_timespec limit{};
+  limit.tv_sec = static_cast<long long>(timeout_ns / 1'000'000'000);
+  limit.tv_nsec = static_cast<long long>(timeout_ns % 1'000'000'000);
+  io_uring_cqe* ignored = nullptr;
+  io_uring_submit_and_wait_timeout(&ring_, &ignored, 1, &limit, nullptr);  // ETIME, EINTR: as well
 }
 
 }  // namespace shmq::io

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One io_uring, with a callback for each operation. Shared by the disks of all queues, and meant to
-// carry the daemon's timers and sockets as well.
+// One io_uring, with a callback for each operation. Shared by the disks of all queues and by the
+// daemon's loop, which sleeps in it.
 //
 // Invariants:
 //  1. Callbacks run in poll() only.
@@ -42,6 +42,8 @@ class Ring {
   /// Hands what is queued to the kernel.
   void submit();
   bool poll(bool wait);
+  /// Sleeps until something has completed, for at most `timeout_ns`, and delivers nothing.
+  void sleep(std::uint64_t timeout_ns);
   [[nodiscard]] std::uint64_t outstanding() const noexcept { return outstanding_; }
 
  private:

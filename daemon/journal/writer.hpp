@@ -63,6 +63,8 @@ class Writer {
   /// From now on: write what is there, close, and be done.
   void stop();
   [[nodiscard]] bool is_stopped() const noexcept { return is_stopping_ && is_quiet(); }
+  /// A batch is on its way: its completion pumps by itself.
+  [[nodiscard]] bool is_in_flight() const noexcept { return in_flight_; }
   /// Try again at once what failed.
   void reload();
 

@@ -199,6 +199,14 @@ std::uint64_t MarkWriter::begin_look() noexcept {
   return number;
 }
 
+void MarkWriter::set_doorbell(const std::string& path) noexcept {
+  std::uint64_t words[mark_path_words] = {};
+  if (path.size() < sizeof(words)) std::memcpy(words, path.data(), path.size());
+  for (std::size_t i = 0; i < mark_path_words; ++i) {
+    sync::store_release(mark_->doorbell_path[i], words[i]);
+  }
+}
+
 void MarkWriter::set_state(DaemonState state) noexcept {
   sync::store_release(mark_->daemon_state, static_cast<std::uint32_t>(state));
   notify();

@@ -56,6 +56,8 @@ class MarkWriter {
   /// A look at the groups begins: what they say from now on is part of it. Gives its number.
   std::uint64_t begin_look() noexcept;
   void set_state(DaemonState state) noexcept;
+  /// Where the daemon hears the doorbell; a path that is too long leaves it without one.
+  void set_doorbell(const std::string& path) noexcept;
 
   [[nodiscard]] const Mark& mark() const noexcept { return *mark_; }
 

@@ -1,0 +1,495 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/engine/engine.hpp"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <utility>
+
+#include "base/clock.hpp"
+#include "base/mutant.hpp"
+#include "base/names.hpp"
+#include "daemon/engine/recovery.hpp"
+
+namespace shmq::engine {
+namespace {
+
+namespace fs = std::filesystem;
+
+// No queue's name begins with a dot.
+constexpr const char* removed_prefix = ".removed.";
+constexpr std::uint64_t retry_busy_ns = 10'000'000;
+constexpr int files_removed_per_turn = 4;
+constexpr std::uint64_t patient_sweeps = 10;  // a queue without traffic is looked at for deaths
+
+Error system_error(const std::string& what, const std::string& remedy = "") {
+  return Error{{errno, std::generic_category()}, what, "", remedy};
+}
+
+Error told(Errc code, const std::string& what, std::string why, std::string remedy) {
+  return Error{make_error_code(code), what, std::move(why), std::move(remedy)};
+}
+
+Error draining(const std::string& what) {
+  return told(Errc::daemon_away, what, "the daemon is about to end", "start it again");
+}
+
+}  // namespace
+
+// --- Beginning and end -------------------------------------------------------------------------
+
+Engine::Engine(EngineOptions options, loop::Loop& loop, const io::Backend& backend, Log log)
+    : options_(std::move(options)), loop_(loop), backend_(backend), log_(std::move(log)) {}
+
+Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, loop::Loop& loop,
+                                               const io::Backend& backend, Log log) {
+  if (!base::is_valid_name(options.name_space)) {
+    return tl::unexpected{told(Errc::invalid_name, "serve namespace '" + options.name_space + "'",
+                               "not a valid name", "use [a-z0-9][a-z0-9._-]{0,63}")};
+  }
+  std::unique_ptr<Engine> engine{new Engine(std::move(options), loop, backend, std::move(log))};
+  if (auto done = engine->take_directory(); !done) return tl::unexpected{done.error()};
+  if (auto done = engine->find_queues(); !done) return tl::unexpected{done.error()};
+  return engine;
+}
+
+Engine::~Engine() {
+  watches_.clear();
+  queues_.clear();
+  if (directory_descriptor_ >= 0) ::close(directory_descriptor_);
+  if (lock_ >= 0) ::close(lock_);
+}
+
+Result<void> Engine::take_directory() {
+  const std::string what = "use the data directory '" + options_.data_dir + "'";
+  std::error_code code;
+  fs::create_directories(options_.data_dir, code);
+  const fs::path absolute = fs::absolute(options_.data_dir, code);
+  directory_ = (absolute / options_.name_space).lexically_normal().string();
+  if (::mkdir(directory_.c_str(), 0755) != 0 && errno != EEXIST) {
+    return tl::unexpected{system_error(what, "make it, or name another one: --data-dir")};
+  }
+  directory_descriptor_ = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory_descriptor_ < 0) return tl::unexpected{system_error(what)};
+  struct stat status {};
+  if (::fstat(directory_descriptor_, &status) != 0) return tl::unexpected{system_error(what)};
+  if ((status.st_uid != ::geteuid() && status.st_uid != 0) || (status.st_mode & 022) != 0) {
+    return tl::unexpected{told(Errc::no_permission, what,
+                               "others than the daemon's user may write '" + directory_ + "'",
+                               "make it the daemon's own, mode 0755")};
+  }
+  lock_ = ::openat(directory_descriptor_, "daemon.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW,
+                   0600);
+  if (lock_ < 0) return tl::unexpected{system_error(what)};
+  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    return tl::unexpected{told(
+        Errc::busy, what, "another daemon serves namespace '" + options_.name_space + "' from it",
+        "stop it, or use another --namespace")};
+  }
+  // The names up to here, too, before a queue is confirmed in it.
+  for (const std::string& path : {options_.data_dir, directory_}) {
+    const int descriptor = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    const bool is_synced = descriptor >= 0 && ::fsync(descriptor) == 0;
+    const Error error = system_error(what);
+    if (descriptor >= 0) ::close(descriptor);
+    if (!is_synced) return tl::unexpected{error};
+  }
+  return {};
+}
+
+Result<void> Engine::find_queues() {
+  std::error_code code;
+  fs::directory_iterator entries{directory_, code};
+  for (; !code && entries != fs::directory_iterator{}; entries.increment(code)) {
+    const std::string name = entries->path().filename().string();
+    std::error_code ignored;
+    if (entries->symlink_status(ignored).type() != fs::file_type::directory) continue;
+    if (name.starts_with(removed_prefix)) {
+      garbage_.push_back(entries->path().string());
+    } else if (base::is_valid_queue_name(name)) {
+      waiting_.push_back({.name = name, .not_before_ns = 0, .why = {}});
+    } else if (name != "lost+found") {
+      log_(Level::warning, "'" + entries->path().string() + "' is not the directory of a queue");
+    }
+  }
+  if (code) {
+    return tl::unexpected{Error{code, "list directory '" + directory_ + "'", "", ""}};
+  }
+  std::sort(waiting_.begin(), waiting_.end(),
+            [](const Waiting& a, const Waiting& b) { return a.name < b.name; });
+  // A removal that was cut short: the directory has its other name, and the segment may be there.
+  for (const std::string& path : garbage_) {
+    const std::string tail =
+        fs::path{path}.filename().string().substr(std::string_view{removed_prefix}.size());
+    const std::string name = tail.substr(0, tail.rfind(':'));
+    if (!base::is_valid_queue_name(name) || fs::exists(path_of(name), code)) continue;
+    forget_memory(name);
+  }
+  return {};
+}
+
+// Of a durable queue that has no directory any more, and that no other daemon serves.
+void Engine::forget_memory(const std::string& name) {
+  const OpenOptions open{.name_space = options_.name_space,
+                         .trusted_owners = options_.trusted_owners};
+  auto segment = shm::Segment::open(name, open, shm::Authority::daemon);
+  if (!segment || (*segment)->limits().durable == 0) return;
+  if (auto lock = (*segment)->open_lock_file(); lock && !lock->try_lock(shm::lock_byte_daemon)) {
+    return;
+  }
+  if (auto removed = shm::Segment::remove(name, open, shm::Authority::daemon); !removed) {
+    log_(Level::warning, removed.error().message());
+  }
+}
+
+std::string Engine::path_of(const std::string& name) const { return directory_ + "/" + name; }
+
+// --- Recovery ----------------------------------------------------------------------------------
+
+void Engine::recover_next(std::uint64_t now_ns) {
+  const auto next = std::find_if(waiting_.begin(), waiting_.end(), [&](const Waiting& waiting) {
+    return waiting.not_before_ns <= now_ns;
+  });
+  if (next == waiting_.end()) return;
+  Waiting waiting = std::move(*next);
+  waiting_.erase(next);
+  RecoveryOptions options{.name_space = options_.name_space,
+                          .name = waiting.name,
+                          .directory = path_of(waiting.name),
+                          .check_bytes = options_.check_bytes,
+                          .first_file_bytes = options_.journal.files.first_file_bytes,
+                          .trusted_owners = options_.trusted_owners};
+  auto parts = recover_queue(backend_, options, log_);
+  if (parts) return serve(waiting.name, std::move(*parts));
+  const Error& error = parts.error();
+  if (error == Errc::busy) {
+    // The kernel may be writing for a daemon that was killed; or there is another one.
+    if (waiting.why.empty()) log_(Level::warning, error.message() + "; trying again");
+    waiting.why = error.why();
+    waiting.not_before_ns = now_ns + retry_busy_ns;
+    waiting_.push_back(std::move(waiting));
+    return;
+  }
+  if (error == Errc::no_such_queue) {
+    log_(Level::info, "queue '" + waiting.name + "': its creation was cut short; removed");
+    if (auto done = bury(waiting.name); !done) refuse(waiting.name, done.error());
+    return;
+  }
+  refuse(waiting.name, error);
+}
+
+void Engine::serve(const std::string& name, QueueParts parts) {
+  auto queue = ManagedQueue::create(std::move(parts), options_.journal, options_.doorbell_path,
+                                    log_, [this](ManagedQueue& hot) { make_hot(hot); });
+  if (!queue) return refuse(name, queue.error());
+  refused_.erase(name);
+  const shm::Segment& segment = (*queue)->segment();
+  queues_[name] = std::move(*queue);
+  watches_[name] = std::make_unique<DeathWatch>(loop_, segment);
+  watches_[name]->look();
+  const QueueFigures figures = queues_[name]->figures();
+  log_(Level::info, "queue '" + name + "': served, from seq " + std::to_string(figures.watermark));
+  if (is_draining_) queues_[name]->begin_drain();
+}
+
+void Engine::refuse(const std::string& name, const Error& error) {
+  log_(Level::error, error.message());
+  refused_.insert_or_assign(name, error);
+}
+
+// --- Creation and removal ----------------------------------------------------------------------
+
+void Engine::create_queue(const std::string& name, const QueueOptions& options, Outcome outcome) {
+  const std::string what = "create queue '" + name + "'";
+  const auto fail = [&](const Error& error) { outcome(tl::unexpected{error}); };
+  if (is_draining_) return fail(draining(what));
+  if (!base::is_valid_queue_name(name)) {
+    return fail(told(Errc::invalid_name, what, "'" + name + "' is not a valid queue name",
+                     "use [a-z0-9][a-z0-9._-]{0,63}, not ending in .lock or .mark"));
+  }
+  if (const auto refused = refused_.find(name); refused != refused_.end()) {
+    return fail(told(Errc::already_exists, what,
+                     "a queue of this name exists and is refused: " + refused->second.why(),
+                     refused->second.remedy()));
+  }
+  std::error_code ignored;
+  const std::string path = path_of(name);
+  if (queues_.contains(name) || fs::exists(fs::symlink_status(path, ignored))) {
+    return fail(told(Errc::already_exists, what, "a queue of this name exists",
+                     "remove it first, or use it as it is with --if-not-exists"));
+  }
+  if (auto made = make_directory(path, options); !made) return fail(made.error());
+  SHMQ_CRASH_POINT("daemon.directory_made");
+  Result<QueueParts> parts = [&]() -> Result<QueueParts> {
+    // Before anything in it counts.
+    if (::fsync(directory_descriptor_) != 0) return tl::unexpected{system_error(what)};
+    return make_queue(backend_,
+                      {.name_space = options_.name_space,
+                       .name = name,
+                       .directory = path,
+                       .check_bytes = 0,
+                       .first_file_bytes = options_.journal.files.first_file_bytes,
+                       .trusted_owners = options_.trusted_owners},
+                      options, log_);
+  }();
+  if (!parts) {
+    // A transient queue of this name is not ours to remove.
+    forget_memory(name);
+    if (auto done = bury(name); !done) log_(Level::warning, done.error().message());
+    return fail(parts.error());
+  }
+  serve(name, std::move(*parts));
+  if (const auto refused = refused_.find(name); refused != refused_.end()) {
+    return fail(refused->second);
+  }
+  creations_.push_back({.name = name, .outcome = std::move(outcome)});
+}
+
+void Engine::answer_creations() {
+  for (auto at = creations_.begin(); at != creations_.end();) {
+    const auto queue = queues_.find(at->name);
+    const bool is_gone = queue == queues_.end();
+    if (!is_gone && !queue->second->is_served() && !is_drained()) {
+      ++at;
+      continue;
+    }
+    Creation creation = std::move(*at);
+    at = creations_.erase(at);
+    if (!is_gone && queue->second->is_served()) {
+      creation.outcome({});
+    } else {
+      creation.outcome(tl::unexpected{told(Errc::removed, "create queue '" + creation.name + "'",
+                                           "it was given up before its journal began", "")});
+    }
+  }
+}
+
+// The moment of a removal: from here on the queue is gone.
+Result<void> Engine::bury(const std::string& name) {
+  const std::string from = path_of(name);
+  std::string to;
+  std::error_code ignored;
+  do {
+    to = directory_ + "/" + removed_prefix + name + ":" +
+         std::to_string(base::clock->realtime_ns()) + std::to_string(burials_++);
+  } while (fs::exists(fs::symlink_status(to, ignored)));
+  if (::rename(from.c_str(), to.c_str()) != 0 || ::fsync(directory_descriptor_) != 0) {
+    return tl::unexpected{system_error("remove directory '" + from + "'")};
+  }
+  garbage_.push_back(to);
+  return {};
+}
+
+void Engine::remove_queue(const std::string& name, Outcome outcome) {
+  const std::string what = "remove queue '" + name + "'";
+  const auto fail = [&](const Error& error) { outcome(tl::unexpected{error}); };
+  if (is_draining_) return fail(draining(what));
+  const bool is_waiting = std::any_of(waiting_.begin(), waiting_.end(),
+                                      [&](const Waiting& w) { return w.name == name; });
+  if (is_waiting) {
+    return fail(told(Errc::busy, what, "it is being recovered", "try again"));
+  }
+  const auto served = queues_.find(name);
+  if (served == queues_.end() && !refused_.contains(name)) {
+    return fail(told(Errc::no_such_queue, what, "no such durable queue", ""));
+  }
+  if (auto done = bury(name); !done) return fail(done.error());
+  SHMQ_CRASH_POINT("daemon.buried");
+  refused_.erase(name);
+  // Kept until the names are gone: the lock keeps others from taking the segment for theirs.
+  std::unique_ptr<ManagedQueue> queue;
+  if (served != queues_.end()) {
+    watches_.erase(name);
+    queue = std::move(served->second);
+    queues_.erase(served);
+    std::erase(hot_, queue.get());
+    queue->close();
+  }
+  const OpenOptions open{.name_space = options_.name_space,
+                         .trusted_owners = queue != nullptr
+                                               ? std::vector<uid_t>{queue->segment().owner()}
+                                               : options_.trusted_owners};
+  auto removed = shm::Segment::remove(name, open, shm::Authority::daemon);
+  SHMQ_CRASH_POINT("daemon.removed");
+  if (!removed && !(removed.error() == Errc::no_such_queue)) return fail(removed.error());
+  log_(Level::info, "queue '" + name + "': removed");
+  outcome({});
+}
+
+// A few files a turn: a long journal must not keep the other queues waiting.
+void Engine::collect_garbage() {
+  if (garbage_.empty()) return;
+  const std::string path = garbage_.back();
+  std::error_code code;
+  int removed = 0;
+  for (fs::directory_iterator at{path, code}, end;
+       !code && at != end && removed < files_removed_per_turn; at.increment(code)) {
+    std::error_code failed;
+    fs::remove_all(at->path(), failed);
+    if (failed) {
+      log_(Level::warning, "cannot remove '" + at->path().string() + "': " + failed.message() +
+                               "; tried again at the next start");
+      garbage_.pop_back();
+      return;
+    }
+    ++removed;
+  }
+  if (!code && removed == files_removed_per_turn) return;
+  garbage_.pop_back();
+  if (::rmdir(path.c_str()) != 0 && errno != ENOENT) {
+    log_(Level::warning, "cannot remove '" + path + "': " + system_error("").why() +
+                             "; tried again at the next start");
+  }
+}
+
+// --- Turns -------------------------------------------------------------------------------------
+
+void Engine::make_hot(ManagedQueue& queue) {
+  was_active_ = true;
+  if (queue.is_hot) return;
+  queue.is_hot = true;
+  hot_.push_back(&queue);
+}
+
+void Engine::rung(const std::string& name) {
+  if (const auto queue = queues_.find(name); queue != queues_.end()) return queue->second->wake();
+  // Somebody who does not know the protocol's finer points, or a queue that is just being removed.
+  if (!base::is_valid_queue_name(name)) next_sweep_ns_ = 0;
+}
+
+void Engine::set_timing(std::uint64_t sweep_ns, std::uint64_t spin_ns) noexcept {
+  options_.sweep_ns = sweep_ns;
+  options_.spin_ns = spin_ns;
+}
+
+void Engine::sweep(std::uint64_t now_ns) {
+  next_sweep_ns_ = now_ns + options_.sweep_ns;
+  ++sweeps_;
+  std::uint64_t number = 0;
+  for (const auto& [name, queue] : queues_) {
+    const bool has_news = queue->has_news();
+    if (has_news && !base::mutant(96)) queue->wake();
+    // Whoever takes part in a queue with traffic is watched soon, the others within a second.
+    if (queue->is_hot || (number + sweeps_) % patient_sweeps == 0) watches_.at(name)->look();
+    ++number;
+  }
+}
+
+void Engine::look_at_hot() {
+  for (std::size_t i = 0; i < hot_.size(); ++i) {
+    if (!hot_[i]->is_writing() && hot_[i]->has_news()) hot_[i]->wake();
+  }
+}
+
+void Engine::stop_damaged() {
+  for (ManagedQueue* queue : std::vector<ManagedQueue*>{hot_}) {
+    const std::optional<Error> damage = queue->damage();
+    if (!damage) continue;
+    const std::string name = queue->name();
+    refuse(name, Error{damage->code(), "serve queue '" + name + "'", damage->why(),
+                       "what is on disk is whole: stop who uses it, and: shmqctl daemon reload; "
+                       "or give it up: shmqctl queue rm " +
+                           name});
+    queue->close();
+    std::erase(hot_, queue);
+    watches_.erase(name);
+    queues_.erase(name);
+  }
+}
+
+void Engine::work(std::uint64_t now_ns) {
+  if (!is_draining_) recover_next(now_ns);
+  for (std::size_t i = 0; i < hot_.size(); ++i) hot_[i]->work(now_ns);
+  stop_damaged();
+  answer_creations();
+  collect_garbage();
+  if (now_ns >= next_sweep_ns_) sweep(now_ns);
+}
+
+bool Engine::prepare_sleep() {
+  bool may_sleep = garbage_.empty();
+  const std::uint64_t now_ns = base::clock->monotonic_ns();
+  for (const Waiting& waiting : waiting_) may_sleep &= waiting.not_before_ns > now_ns;
+  for (ManagedQueue* queue : hot_) may_sleep &= queue->prepare_sleep();
+  if (may_sleep) cool_down();
+  return may_sleep;
+}
+
+void Engine::cool_down() {
+  std::erase_if(hot_, [](ManagedQueue* queue) {
+    if (!queue->is_idle()) return false;
+    queue->is_hot = false;
+    return true;
+  });
+}
+
+std::uint64_t Engine::next_timer_ns() const noexcept {
+  std::uint64_t at = queues_.empty() ? loop::no_deadline : next_sweep_ns_;
+  for (const ManagedQueue* queue : hot_) at = std::min(at, queue->next_timer_ns());
+  for (const Waiting& waiting : waiting_) at = std::min(at, waiting.not_before_ns);
+  return at;
+}
+
+void Engine::reload() {
+  for (const auto& [name, queue] : queues_) queue->reload();
+  for (const auto& [name, error] : refused_) {
+    waiting_.push_back({.name = name, .not_before_ns = 0, .why = error.why()});
+  }
+  refused_.clear();
+}
+
+void Engine::begin_drain() {
+  if (std::exchange(is_draining_, true)) return;
+  waiting_.clear();
+  for (const auto& [name, queue] : queues_) queue->begin_drain();
+}
+
+bool Engine::is_drained() const noexcept {
+  return is_draining_ && std::all_of(queues_.begin(), queues_.end(),
+                                     [](const auto& queue) { return queue.second->is_drained(); });
+}
+
+void Engine::close() noexcept {
+  for (const auto& [name, queue] : queues_) queue->close();
+}
+
+std::vector<QueueStatus> Engine::status() const {
+  std::vector<QueueStatus> all;
+  for (const auto& [name, queue] : queues_) {
+    QueueStatus status{
+        .name = name, .state = "ok", .why = {}, .remedy = {}, .figures = queue->figures()};
+    if (status.figures.health == journal::Health::no_space) {
+      status.state = "no_space";
+      status.why = "no room for its next journal file";
+    } else if (status.figures.health == journal::Health::degraded) {
+      status.state = "degraded";
+      status.why = std::error_code{status.figures.last_error, std::generic_category()}.message();
+    }
+    all.push_back(std::move(status));
+  }
+  for (const auto& [name, error] : refused_) {
+    all.push_back({.name = name,
+                   .state = "refused",
+                   .why = error.why(),
+                   .remedy = error.remedy(),
+                   .figures = {}});
+  }
+  for (const Waiting& waiting : waiting_) {
+    all.push_back({.name = waiting.name,
+                   .state = "recovering",
+                   .why = waiting.why,
+                   .remedy = {},
+                   .figures = {}});
+  }
+  std::sort(all.begin(), all.end(),
+            [](const QueueStatus& a, const QueueStatus& b) { return a.name < b.name; });
+  return all;
+}
+
+}  // namespace shmq::engine

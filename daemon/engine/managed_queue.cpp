@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "daemon/engine/managed_queue.hpp"
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "base/mutant.hpp"
+#include "queue/head.hpp"
+
+namespace shmq::engine {
+namespace {
+
+// Of one queue in a row where each call waits: then it is the others' turn.
+constexpr int completions_per_turn = 64;
+
+std::string text_of(int error_number) { return std::strerror(error_number); }
+
+}  // namespace
+
+ManagedQueue::ManagedQueue(QueueParts parts, Log log, std::function<void(ManagedQueue&)> on_hot)
+    : parts_(std::move(parts)), log_(std::move(log)), on_hot_(std::move(on_hot)) {}
+
+ManagedQueue::~ManagedQueue() {
+  // The writer refers to the source and to the disk.
+  writer_.reset();
+  source_.reset();
+}
+
+Result<std::unique_ptr<ManagedQueue>> ManagedQueue::create(
+    QueueParts parts, const journal::WriterOptions& options, const std::string& doorbell_path,
+    Log log, std::function<void(ManagedQueue&)> on_hot) {
+  std::unique_ptr<ManagedQueue> queue{
+      new ManagedQueue(std::move(parts), std::move(log), std::move(on_hot))};
+  shm::Segment& segment = *queue->parts_.segment;
+  auto mark = shm::MarkWriter::open(segment);
+  if (!mark) return tl::unexpected{mark.error()};
+  queue->mark_ = std::move(*mark);
+  if (auto mapped = segment.map_mark({}); !mapped) return tl::unexpected{mapped.error()};
+  queue->mark_->set_doorbell(doorbell_path);
+  journal::Start& start = queue->parts_.start;
+  queue->mark_->begin_epoch(start.epoch);
+  SHMQ_CRASH_POINT("daemon.epoch_begun");
+  queue->source_ =
+      std::make_unique<feed::SegmentSource>(segment, *queue->mark_, start.state, start.watermark);
+  // A segment that was just made counts from here on; one that counted does so already.
+  sync::store_release(segment.control().daemon_generation, 1);
+  SHMQ_CRASH_POINT("daemon.generation_set");
+  journal::WriterOptions own = options;
+  own.ring_slots = segment.limits().slots;
+  queue->writer_ = std::make_unique<journal::Writer>(
+      *queue->parts_.disk, static_cast<journal::MessageSource&>(*queue), own, std::move(start));
+  queue->wake();
+  return queue;
+}
+
+// --- What the writer asks ----------------------------------------------------------------------
+
+bool ManagedQueue::message(std::uint64_t seq, journal::MessageView& view) {
+  return source_->message(seq, view);
+}
+
+bool ManagedQueue::next_change(std::uint64_t end_seq, journal::Change& change) {
+  return source_->next_change(end_seq, change);
+}
+
+void ManagedQueue::on_progress(const journal::Progress& progress) {
+  source_->on_progress(progress);
+  tell_state();
+  on_hot_(*this);
+}
+
+void ManagedQueue::tell_state() {
+  const journal::Health health = writer_->health();
+  if (is_told_ && health == health_) return;
+  const journal::Health before = std::exchange(health_, health);
+  const bool is_first = !std::exchange(is_told_, true);
+  // [D1] Also after an error that only a look at the disk's answer showed: synced publishes fail at
+  // once from here on, and work again with the first batch that is on stable storage.
+  if (!base::mutant(92)) {
+    mark_->set_state(health == journal::Health::degraded ? shm::DaemonState::degraded
+                                                         : shm::DaemonState::serving);
+  }
+  if (health == before || (is_first && health == journal::Health::ok)) return;
+  const std::string queue = "queue '" + name() + "': ";
+  switch (health) {
+    case journal::Health::ok: log_(Level::info, queue + "its journal is written again"); break;
+    case journal::Health::no_space:
+      log_(Level::warning,
+           queue + "no room for its next journal file in '" + parts_.directory +
+               "'; nothing is lost, publishers wait once the ring is full; goes on by itself when "
+               "there is room (make some, or let consumers ack)");
+      break;
+    case journal::Health::degraded:
+      log_(Level::error, queue + "DEGRADED: its journal in '" + parts_.directory +
+                             "' cannot be written (" + text_of(writer_->last_error()) +
+                             "); synced publishes fail at once; tried again every minute and at "
+                             "shmqctl daemon reload");
+      break;
+  }
+}
+
+// --- The loop's side ---------------------------------------------------------------------------
+
+bool ManagedQueue::is_served() const noexcept {
+  return sync::load_acquire(mark_->mark().seq_ceiling) != 0;
+}
+
+QueueFigures ManagedQueue::figures() const {
+  return {.watermark = writer_->progress().watermark,
+          .tail = queue::find_tail(*parts_.segment),
+          .disk_bytes = writer_->files().disk_bytes(),
+          .files = writer_->files().older().size() + 1,
+          .writer = writer_->figures(),
+          .health = writer_->health(),
+          .last_error = writer_->last_error()};
+}
+
+void ManagedQueue::set_asleep(bool asleep) noexcept {
+  is_asleep_ = asleep;
+  sync::store_release(parts_.segment->control().daemon_asleep, asleep ? 1U : 0U);
+}
+
+void ManagedQueue::wake() {
+  if (is_asleep_) set_asleep(false);
+  writer_->pump();
+  tell_state();
+  on_hot_(*this);
+}
+
+bool ManagedQueue::has_news() { return source_->has_news(); }
+
+void ManagedQueue::work(std::uint64_t now_ns) {
+  for (int i = 0; i < completions_per_turn && parts_.disk->has_completions(); ++i) {
+    parts_.disk->poll(false);
+  }
+  if (writer_->next_timer_ns() <= now_ns) {
+    writer_->pump();
+    tell_state();
+  }
+}
+
+bool ManagedQueue::prepare_sleep() {
+  if (parts_.disk->has_completions()) return false;
+  if (writer_->is_in_flight()) {
+    if (is_asleep_) set_asleep(false);
+    return true;
+  }
+  if (is_asleep_) return true;
+  set_asleep(true);
+  // [D2] Pairs with the full barrier of a publish or ack: either its maker sees the flag and rings,
+  // or what it made is seen now.
+  if (!base::mutant(93)) sync::full_fence();
+  SHMQ_CRASH_POINT("daemon.asleep");
+  if (health_ != journal::Health::ok || !source_->has_news()) return true;
+  writer_->pump();
+  tell_state();
+  if (!writer_->is_in_flight()) return true;  // a file is awaited, or it is not this journal's turn
+  set_asleep(false);
+  return !parts_.disk->has_completions();
+}
+
+bool ManagedQueue::is_idle() const noexcept {
+  return is_asleep_ && !writer_->is_in_flight() && next_timer_ns() == ~0ULL;
+}
+
+void ManagedQueue::begin_drain() {
+  drain_target_ = queue::find_tail(*parts_.segment);
+  writer_->stop();
+  on_hot_(*this);
+}
+
+bool ManagedQueue::is_drained() const noexcept {
+  if (!drain_target_) return false;
+  if (source_->damage() || writer_->health() != journal::Health::ok) return true;
+  if (writer_->is_stopped()) return true;
+  // Publishers that go on never let the journal come to rest; what was there at the beginning is
+  // what counts, and the next incarnation finds the rest in memory.
+  return writer_->progress().watermark >= *drain_target_ &&
+         queue::find_tail(*parts_.segment) != *drain_target_;
+}
+
+void ManagedQueue::close() noexcept {
+  set_asleep(false);
+  mark_->set_state(shm::DaemonState::stopped);
+}
+
+}  // namespace shmq::engine
