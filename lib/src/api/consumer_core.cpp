@@ -32,9 +32,10 @@ std::chrono::nanoseconds until_due(std::uint64_t due_in_ns) noexcept {
 
 ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
                            queue::Participation participation, std::uint32_t group,
-                           std::uint64_t group_word)
+                           std::uint64_t group_word, std::chrono::nanoseconds confirm_spin)
     : segment_(std::move(segment)),
       participation_(std::move(participation)),
+      confirms_(*segment_, participation_, confirm_spin),
       reader_(shm::group_mode(group_word) == static_cast<std::uint8_t>(GroupMode::shared)
                   ? static_cast<queue::Reader&>(shared_.emplace(*segment_, group, group_word,
                                                                 participation_.entry_number() + 1,
@@ -333,6 +334,57 @@ Settlement ConsumerCore::ack_through(Seq seq) noexcept {
   return done ? Settlement::settled : Settlement::lease_lost;
 }
 
+// Settles, then waits for as much as was asked for.
+template <typename Settle>
+Settlement ConsumerCore::settle(const AckOptions& options, Settle settle_it) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope || !is_open_here()) return Settlement::lease_lost;
+  if (options.durability != Durability::memory && !confirms_.durable()) {
+    return Settlement::not_durable;
+  }
+  const CallTime time{options.timeout};
+  if (!settle_it()) return Settlement::lease_lost;
+  bool confirmed = true;
+  switch (options.durability) {
+    case Durability::memory: break;
+    case Durability::flushed:
+      confirms_.ring();
+      confirmed = confirms_.look() == Errc::ok;
+      break;
+    case Durability::synced: {
+      Blocking blocking{time.left(), options.stop, interrupted_, gate_};
+      confirmed = confirms_.wait_acks_synced(blocking) == Errc::ok;
+      break;
+    }
+  }
+  return confirmed ? Settlement::settled : Settlement::settled_unconfirmed;
+}
+
+Settlement ConsumerCore::ack(Delivery& delivery, const AckOptions& options) noexcept {
+  return settle(options, [&] {
+    if (delivery.settled_) return false;
+    delivery.settled_ = shared_ ? shared_->ack(delivery.seq_.value, delivery.token_)
+                                : exclusive_->ack(delivery.seq_.value, delivery.token_);
+    return delivery.settled_;
+  });
+}
+
+Settlement ConsumerCore::ack_through(Seq seq, const AckOptions& options) noexcept {
+  return settle(options, [&] {
+    return shared_ ? shared_->ack_through(seq.value) : exclusive_->ack_through(seq.value);
+  });
+}
+
+Errc ConsumerCore::wait_acks_synced(std::chrono::nanoseconds timeout,
+                                    const std::stop_token& stop) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope) return Errc::closed;
+  if (!is_open_here()) return Errc::forked;
+  if (!confirms_.durable()) return Errc::not_durable;
+  Blocking blocking{timeout, stop, interrupted_, gate_};
+  return confirms_.wait_acks_synced(blocking);
+}
+
 Settlement ConsumerCore::give_back(Delivery& delivery, std::chrono::nanoseconds delay,
                                    bool failed) noexcept {
   const sync::CallScope scope{gate_};
@@ -415,6 +467,7 @@ void ConsumerCore::wake_own_waits() noexcept {
   shm::Control& control = segment_->control();
   sync::event_wake_unconditionally(control.message_event);
   sync::event_wake_unconditionally(shared_ ? control.room_event : control.ownership_event);
+  confirms_.wake();
 }
 
 void ConsumerCore::close() noexcept {
@@ -443,6 +496,9 @@ namespace shmq {
 
 Settlement Delivery::ack() noexcept {
   return core_ != nullptr ? core_->ack(*this) : Settlement::lease_lost;
+}
+Settlement Delivery::ack(const AckOptions& options) noexcept {
+  return core_ != nullptr ? core_->ack(*this, options) : Settlement::lease_lost;
 }
 Settlement Delivery::nack(std::chrono::nanoseconds delay) noexcept {
   return core_ != nullptr ? core_->give_back(*this, delay, true) : Settlement::lease_lost;
@@ -510,6 +566,15 @@ Result<std::size_t> Consumer::receive_batch(std::span<Delivery> deliveries,
 
 Settlement Consumer::ack_through(Seq seq) noexcept {
   return core_ != nullptr ? core_->ack_through(seq) : Settlement::lease_lost;
+}
+Settlement Consumer::ack_through(Seq seq, const AckOptions& options) noexcept {
+  return core_ != nullptr ? core_->ack_through(seq, options) : Settlement::lease_lost;
+}
+Result<void> Consumer::wait_acks_synced(std::chrono::nanoseconds timeout,
+                                        std::stop_token stop) noexcept {
+  const Errc code = core_ != nullptr ? core_->wait_acks_synced(timeout, stop) : Errc::closed;
+  if (code != Errc::ok) return tl::unexpected(Error{code});
+  return {};
 }
 bool Consumer::active() const noexcept { return core_ != nullptr && core_->active(); }
 Result<int> Consumer::fd() {

@@ -173,8 +173,8 @@ Result<Consumer> Queue::consumer(std::string_view group, const ConsumerOptions& 
   if (sync::load_acquire(segment->group(found->index).word) != found->word) {
     return failure(Errc::no_such_group, what, "the group was removed", "");
   }
-  return Consumer{std::make_unique<detail::ConsumerCore>(segment, std::move(*participation),
-                                                         found->index, found->word)};
+  return Consumer{std::make_unique<detail::ConsumerCore>(
+      segment, std::move(*participation), found->index, found->word, options.confirm_spin)};
 }
 
 Result<void> Queue::create_group(const GroupOptions& options) {
