@@ -43,7 +43,7 @@ enum class [[nodiscard]] Settlement : std::uint8_t{
                           ///< storage was not confirmed: the time was over, the call was
                           ///< interrupted, or the daemon is away or cannot write to its disk. After
                           ///< a loss of power the message may be delivered again.
-    not_durable,  ///< refused, nothing changed: such a durability needs a durable queue
+    not_durable,          ///< refused, nothing changed: such a durability needs a durable queue
 };
 
 struct AckOptions {
@@ -151,7 +151,9 @@ class SHMQ_API Consumer {
   ~Consumer();
 
   /// Waits up to `timeout` for a message; an empty delivery when none came. Errors: interrupted,
-  /// in_flight_limit, removed, corrupt, closed, forked: not the same as "nothing came".
+  /// in_flight_limit, removed, corrupt, closed, forked: not the same as "nothing came"; and, on a
+  /// queue with Visible::synced, daemon_away: there are messages, but nobody makes them durable.
+  /// Then it may be called again, and goes on when the daemon is back.
   Result<Delivery> receive(std::chrono::nanoseconds timeout = forever,
                            std::stop_token stop = {}) noexcept;
   /// Never waits.

@@ -15,6 +15,7 @@ using namespace std::chrono_literals;
 
 // A successor must go on within 200 ms of a death: half of it for the look, half for the machine.
 constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
+constexpr std::chrono::nanoseconds daemon_look_interval = 60ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
 constexpr std::uint32_t quick_looks = 16;
 constexpr std::uint32_t latency_looks = 256;  // about 150 ns: a round trip
@@ -45,6 +46,7 @@ ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
                                        participation_.generation())),
       entry_(participation_.entry()),
       arena_(segment_->arena()),
+      sees_synced_only_(segment_->limits().visible != 0),
       backoff_(segment_->limits().slots, segment_->limits().arena_bytes) {}
 
 ConsumerCore::~ConsumerCore() { close(); }
@@ -207,6 +209,22 @@ void ConsumerCore::note_burst() noexcept {
   bytes_at_last_wait_ = bytes;
 }
 
+// With visible = synced something is published, and not yet to be seen. A daemon that restarts is
+// waited for a little: gone is what is gone in two looks, a sleep apart.
+Errc ConsumerCore::hurry_the_daemon(const Blocking& blocking) noexcept {
+  const std::uint64_t watermark = confirms_.watermark();
+  if (rung_at_ != watermark || blocking.slept()) {
+    rung_at_ = watermark;
+    confirms_.ring();
+  }
+  if (!blocking.sleeps()) return Errc::ok;
+  const bool is_away = confirms_.look() == Errc::daemon_away;
+  if (!is_away) looks_without_daemon_ = 0;
+  if (!is_away || ++looks_without_daemon_ < 3) return Errc::ok;
+  looks_without_daemon_ = 0;
+  return Errc::daemon_away;
+}
+
 // Nothing was there: ok means look again.
 Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
   shm::Control& control = segment_->control();
@@ -223,6 +241,11 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     reached_the_end_ = false;
     note_burst();
     std::chrono::nanoseconds limit = sync::sleep_limit;
+    if (SHMQ_UNLIKELY(sees_synced_only_) &&
+        (shared_ ? shared_->next_awaits_sync() : exclusive_->next_awaits_sync())) {
+      if (const Errc code = hurry_the_daemon(blocking); code != Errc::ok) return code;
+      limit = daemon_look_interval;
+    }
     if (shared_) limit = std::min(limit, until_due(shared_->due_in_ns()));
     step = blocking.step(control.message_event, &backoff_, limit);
     // After the wait, not before: a look that always finds the next one at once would keep the

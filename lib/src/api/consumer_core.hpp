@@ -76,6 +76,7 @@ class ConsumerCore {
   bool receive_next(Delivery& delivery) noexcept;
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
+  Errc hurry_the_daemon(const Blocking& blocking) noexcept;
   void look_for_the_dead() noexcept;
   void reap() noexcept;
   void note_burst() noexcept;
@@ -91,11 +92,14 @@ class ConsumerCore {
   queue::Reader& reader_;
   shm::Participant& entry_;
   const std::byte* const arena_;
+  const bool sees_synced_only_;
   std::uint64_t messages_at_last_wait_ = 0;
   std::uint64_t bytes_at_last_wait_ = 0;
   std::uint32_t last_reap_tick_ = 0;
   std::uint32_t empty_looks_ = 0;
-  bool reached_the_end_ = false;  // the last batch was cut short by the tail
+  std::uint32_t looks_without_daemon_ = 0;     // in a row
+  std::uint64_t rung_at_ = ~std::uint64_t{0};  // the watermark then
+  bool reached_the_end_ = false;               // the last batch was cut short by the tail
   sync::Backoff backoff_;
   sync::CallGate gate_;
   std::atomic<bool> interrupted_{false};

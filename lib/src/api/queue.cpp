@@ -48,7 +48,8 @@ std::string difference(const shm::Limits& there, const shm::Limits& wanted) {
         differs("straggler_entries", there.straggler_entries, wanted.straggler_entries),
         differs("max_message_bytes", there.max_message_bytes, wanted.max_message_bytes),
         differs("overflow", there.overflow, wanted.overflow),
-        differs("durable", there.durable, wanted.durable)}) {
+        differs("durable", there.durable, wanted.durable),
+        differs("visible", there.visible, wanted.visible)}) {
     if (!text.empty()) return text;
   }
   return {};
