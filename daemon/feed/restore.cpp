@@ -37,6 +37,7 @@ journal::CheckpointState initial_state(const shm::Segment& segment) {
                        .max_message_bytes = limits.max_message_bytes,
                        .overflow = static_cast<Overflow>(limits.overflow),
                        .durable = true,
+                       .visible = static_cast<Visible>(limits.visible),
                        .mode = segment.mode(),
                        .owner = segment.owner(),
                        .owner_group = segment.owner_group()};

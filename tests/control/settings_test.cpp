@@ -17,6 +17,7 @@ TEST(Settings, a_queue_comes_back_as_it_was) {
                        .max_groups = 3,
                        .overflow = Overflow::fail,
                        .durable = true,
+                       .visible = Visible::synced,
                        .mode = 0660,
                        .owner_group = 7};
   options.groups = {{.name = "billing", .mode = GroupMode::shared, .lease = 5s}, {.name = "a"}};
@@ -28,6 +29,7 @@ TEST(Settings, a_queue_comes_back_as_it_was) {
   EXPECT_EQ(read->owner_group, 7U);
   EXPECT_FALSE(read->owner);
   EXPECT_EQ(read->overflow, Overflow::fail);
+  EXPECT_EQ(read->visible, Visible::synced);
 }
 
 TEST(Settings, a_group_comes_back_as_it_was) {

@@ -30,6 +30,8 @@ class ConsumerCore;
 struct ConsumerOptions {
   std::string name{};  ///< shown by `shmqctl consumer ls`; at most 63 bytes, cut beyond
   std::optional<GroupMode> expect_mode{};  ///< wrong_group_mode if the group's is another
+  /// How long a wait for stable storage spins before it sleeps; see ProducerOptions.
+  std::chrono::nanoseconds confirm_spin = std::chrono::microseconds{50};
 };
 
 /// What became of an ack, nack, release or extend.
@@ -37,6 +39,20 @@ enum class [[nodiscard]] Settlement : std::uint8_t{
     settled,     ///< done
     lease_lost,  ///< refused, nothing changed: the message belongs to another consumer by now, was
                  ///< dropped or settled already, or the handle is closed
+    settled_unconfirmed,  ///< done, and not undone while the host is up; that it is on stable
+                          ///< storage was not confirmed: the time was over, the call was
+                          ///< interrupted, or the daemon is away or cannot write to its disk. After
+                          ///< a loss of power the message may be delivered again.
+    not_durable,          ///< refused, nothing changed: such a durability needs a durable queue
+};
+
+struct AckOptions {
+  /// memory: no wait. flushed: the daemon is told to begin with its batch now; no wait. synced:
+  /// waits until the ack is on stable storage. The last two need a durable queue.
+  Durability durability = Durability::memory;
+  /// How long to wait for stable storage. Zero: do not wait.
+  std::chrono::nanoseconds timeout = forever;
+  std::stop_token stop{};
 };
 
 /// Fences writes to other systems: of two tokens for one seq, the one with the higher number was
@@ -86,6 +102,8 @@ class SHMQ_API Delivery {
   [[nodiscard]] std::vector<Attribute> attributes() const;
 
   Settlement ack() noexcept;
+  /// The same, and waits as `options` say. settled: as durable as was asked for.
+  Settlement ack(const AckOptions& options) noexcept;
   /// Failed: deliver again after `delay` (at most 8 hours, longer is cut). Counts. An exclusive
   /// group holds the successors back until then; in a shared group they go on.
   Settlement nack(std::chrono::nanoseconds delay = {}) noexcept;
@@ -133,7 +151,9 @@ class SHMQ_API Consumer {
   ~Consumer();
 
   /// Waits up to `timeout` for a message; an empty delivery when none came. Errors: interrupted,
-  /// in_flight_limit, removed, corrupt, closed, forked: not the same as "nothing came".
+  /// in_flight_limit, removed, corrupt, closed, forked: not the same as "nothing came"; and, on a
+  /// queue with Visible::synced, daemon_away: there are messages, but nobody makes them durable.
+  /// Then it may be called again, and goes on when the daemon is back.
   Result<Delivery> receive(std::chrono::nanoseconds timeout = forever,
                            std::stop_token stop = {}) noexcept;
   /// Never waits.
@@ -148,6 +168,12 @@ class SHMQ_API Consumer {
   /// when they are in order, in a shared one a step each. lease_lost: at least one was not ours any
   /// more.
   Settlement ack_through(Seq seq) noexcept;
+  /// The same, and waits once for all of them, as `options` say.
+  Settlement ack_through(Seq seq, const AckOptions& options) noexcept;
+  /// Waits until everything that this consumer settled so far (acks, nacks, rejects) is on stable
+  /// storage: one wait for many acks. Errors as Producer::wait_synced.
+  Result<void> wait_acks_synced(std::chrono::nanoseconds timeout = forever,
+                                std::stop_token stop = {}) noexcept;
 
   /// True while this consumer is the active one of its exclusive group, as of the last call; always
   /// in a shared group.

@@ -25,7 +25,7 @@ enum class Errc : std::int32_t {
   full,                   ///< no room for the message, and the overflow policy says not to wait
   timed_out,              ///< the time given for waiting is over
   interrupted,            ///< another thread closed or interrupted the handle, or the stop token
-  not_published,          ///< nothing happened: the message is not in the queue
+  not_published,          ///< nothing happened: its durability cannot be had now
   published_unconfirmed,  ///< the message is in the queue; its durability was not confirmed in time
   message_too_large,      ///< more than the queue's max_message_bytes
   in_flight_limit,        ///< this consumer holds as many unsettled messages as the group's window
@@ -51,6 +51,8 @@ enum class Errc : std::int32_t {
   busy,          ///< another process holds the queue's administration lock
   daemon_away,   ///< only the daemon can do this, and it does not run
   not_retained,  ///< the seq lies below what the queue still holds
+  not_durable,   ///< the queue is transient: it keeps messages in memory, and nothing happened
+  degraded,      ///< the daemon cannot write to its disk; it tries again by itself
 };
 
 /// The category of Errc, named "shmq".

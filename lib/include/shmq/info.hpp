@@ -28,6 +28,7 @@ struct QueueInfo {
   std::uint32_t window_entries = 0, straggler_entries = 0;
   Overflow overflow{};
   bool durable = false;
+  Visible visible{};
   std::chrono::system_clock::time_point created{};
 };
 

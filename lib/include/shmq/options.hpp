@@ -47,6 +47,12 @@ enum class GroupMode : std::uint8_t {
 /// How long a confirmed publish or ack lasts. `flushed` and `synced` need a durable queue.
 enum class Durability : std::uint8_t { memory = 1, flushed = 2, synced = 3 };
 
+/// From when on consumers of a durable queue see a message.
+enum class Visible : std::uint8_t {
+  published = 0,  ///< from its publication on
+  synced = 1,     ///< once it is on stable storage, so nothing is seen that a loss of power undoes
+};
+
 /// Where a new group begins.
 struct StartAt {
   enum class Kind : std::uint8_t { earliest, latest, seq };
@@ -85,14 +91,16 @@ struct QueueOptions {
   std::uint32_t straggler_entries = 4096;  ///< per group; a power of two, 16 to 65,536
   std::uint64_t max_message_bytes = 0;     ///< payload + attributes; 0: an eighth of the arena
   Overflow overflow = Overflow::block;
-  bool durable = false;                ///< only the daemon creates durable queues
-  std::vector<GroupOptions> groups{};  ///< none named: one exclusive group "default"
+  bool durable = false;                  ///< only the daemon creates durable queues
+  Visible visible = Visible::published;  ///< synced: durable queues only
+  std::vector<GroupOptions> groups{};    ///< none named: one exclusive group "default"
 
   mode_t mode = 0600;                   ///< permission bits, independent of the umask
   std::optional<uid_t> owner{};         ///< default: the caller
   std::optional<gid_t> owner_group{};   ///< default: the caller's group
   std::string name_space{};             ///< default: SHMQ_NAMESPACE, else "default"
   std::vector<uid_t> trusted_owners{};  ///< see OpenOptions; used by open_or_create
+  std::string runtime_dir{};            ///< where the daemon of durable queues has its sockets
 };
 
 enum class Access : std::uint8_t {
@@ -106,6 +114,7 @@ struct OpenOptions {
   /// Segments of other owners are refused, but for the caller's own, those of the system user
   /// "shmq", and those of the users listed here.
   std::vector<uid_t> trusted_owners{};
+  std::string runtime_dir{};  ///< see QueueOptions; used by remove
 };
 
 /// A small key/value header of a message. Both are opaque bytes; key at most 255, value 65,535.

@@ -24,13 +24,15 @@ class QueueCore;
 class SHMQ_API Queue {
  public:
   /// Creates a queue; already_exists if there is one. A creator killed at any instruction leaves a
-  /// whole queue or none.
+  /// whole queue or none. A durable queue is made by the daemon of the namespace, whose word is
+  /// waited for (30 s): daemon_away, with the places where it was looked for, if there is none.
   static Result<Queue> create(std::string_view name, const QueueOptions& options = {});
   static Result<Queue> open(std::string_view name, const OpenOptions& options = {});
   /// Opens it, or creates it. exists_with_other_limits if it exists and differs in a limit, the
   /// overflow policy or durability. Groups named in the options that do not exist are created.
   static Result<Queue> open_or_create(std::string_view name, const QueueOptions& options = {});
-  /// Removes the queue and its messages. Attached handles get Errc::removed.
+  /// Removes the queue and its messages. Attached handles get Errc::removed. A durable one is
+  /// removed by the daemon, with its journal; daemon_away if it does not run.
   static Result<void> remove(std::string_view name, const OpenOptions& options = {});
   /// The names of the queues of a namespace, sorted. Needs no permission on them.
   static Result<std::vector<std::string>> list(std::string_view name_space = {});
@@ -42,7 +44,9 @@ class SHMQ_API Queue {
   Result<Producer> producer(const ProducerOptions& options = {});
   Result<Consumer> consumer(std::string_view group, const ConsumerOptions& options = {});
 
-  /// Groups come and go while producers run. Consumers of a removed group get Errc::removed.
+  /// Groups come and go while producers run. Consumers of a removed group get Errc::removed. On a
+  /// durable queue both wait until the change is on stable storage, at most 30 s; daemon_away and
+  /// degraded say whether it was made.
   Result<void> create_group(const GroupOptions& options);
   Result<void> remove_group(std::string_view name);
 

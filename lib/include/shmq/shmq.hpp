@@ -4,6 +4,7 @@
 #pragma once
 
 #include <shmq/consumer.hpp>
+#include <shmq/daemon.hpp>
 #include <shmq/error.hpp>
 #include <shmq/info.hpp>
 #include <shmq/journal.hpp>

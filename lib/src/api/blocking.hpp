@@ -31,23 +31,14 @@ class Blocking {
 
   /// Spins for a while first; then announces itself on `word`; then sleeps on it, at most `limit`.
   Step step(std::uint32_t& word, sync::Backoff* backoff, std::chrono::nanoseconds limit) noexcept {
-    if (gate_.closing() || stop_.stop_requested() ||
-        (interrupted_.load(std::memory_order_relaxed) &&
-         interrupted_.exchange(false, std::memory_order_acq_rel))) {
-      return Step::interrupted;
-    }
+    if (is_interrupted()) return Step::interrupted;
     if (timeout_.count() <= 0) return Step::timed_out;
     if (backoff != nullptr && pauses_ < spin_pauses) {
       pauses_ += backoff->wait();
       return Step::look_again;
     }
-    std::chrono::nanoseconds left = std::chrono::nanoseconds::max();
-    if (timeout_ != std::chrono::nanoseconds::max()) {
-      const std::uint64_t now = base::clock->monotonic_ns();
-      if (began_ns_ == 0) began_ns_ = now;
-      left = timeout_ - std::chrono::nanoseconds{now - began_ns_};
-      if (left.count() <= 0) return Step::timed_out;
-    }
+    const std::chrono::nanoseconds left = time_left();
+    if (left.count() <= 0) return Step::timed_out;
     if (announced_ != &word) {
       announced_ = &word;
       ticket_ = sync::event_prepare(word);
@@ -58,6 +49,31 @@ class Blocking {
     slept_ = true;
     return Step::look_again;
   }
+
+  /// On a word that cannot be written from here, so that its owner wakes in any case: `ticket` was
+  /// read before the condition was looked at. Spins for `spin` first.
+  Step watch(const std::uint32_t& word, std::uint32_t ticket,
+             std::chrono::nanoseconds spin) noexcept {
+    if (is_interrupted()) return Step::interrupted;
+    if (timeout_.count() <= 0) return Step::timed_out;
+    if (may_spin(spin)) {
+      for (int pause = 0; pause < pauses_per_look; ++pause) sync::cpu_pause();
+      const std::uint64_t now = base::clock->monotonic_ns();
+      if (spin_began_ns_ == 0) spin_began_ns_ = now;
+      if (began_ns_ == 0) began_ns_ = now;
+      spun_ = std::chrono::nanoseconds{now - spin_began_ns_};
+      return Step::look_again;
+    }
+    const std::chrono::nanoseconds left = time_left();
+    if (left.count() <= 0) return Step::timed_out;
+    sync::event_sleep(word, ticket, left);
+    slept_ = true;
+    return Step::look_again;
+  }
+  /// Will watch() spin?
+  [[nodiscard]] bool may_spin(std::chrono::nanoseconds spin) const noexcept {
+    return spun_ < spin && !slept_ && timeout_.count() > 0;
+  }
   [[nodiscard]] bool slept() const noexcept { return slept_; }
   /// About to sleep, or just woken.
   [[nodiscard]] bool sleeps() const noexcept { return slept_ || announced_ != nullptr; }
@@ -65,6 +81,20 @@ class Blocking {
  private:
   // About 100 us of pauses: longer than a wake-up takes (25 us here), short against a time slice.
   static constexpr std::uint64_t spin_pauses = 4096;
+  static constexpr int pauses_per_look = 16;
+
+  bool is_interrupted() noexcept {
+    return gate_.closing() || stop_.stop_requested() ||
+           (interrupted_.load(std::memory_order_relaxed) &&
+            interrupted_.exchange(false, std::memory_order_acq_rel));
+  }
+  // Counted from the first time that it is asked for: who need not wait reads no clock.
+  std::chrono::nanoseconds time_left() noexcept {
+    if (timeout_ == std::chrono::nanoseconds::max()) return timeout_;
+    const std::uint64_t now = base::clock->monotonic_ns();
+    if (began_ns_ == 0) began_ns_ = now;
+    return timeout_ - std::chrono::nanoseconds{now - began_ns_};
+  }
 
   std::chrono::nanoseconds timeout_;
   const std::stop_token& stop_;
@@ -72,6 +102,8 @@ class Blocking {
   const sync::CallGate& gate_;
   std::uint64_t pauses_ = 0;
   std::uint64_t began_ns_ = 0;
+  std::uint64_t spin_began_ns_ = 0;
+  std::chrono::nanoseconds spun_{0};
   std::uint32_t* announced_ = nullptr;
   std::uint32_t ticket_ = 0;
   bool slept_ = false;

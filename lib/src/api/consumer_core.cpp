@@ -15,6 +15,7 @@ using namespace std::chrono_literals;
 
 // A successor must go on within 200 ms of a death: half of it for the look, half for the machine.
 constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
+constexpr std::chrono::nanoseconds daemon_look_interval = 60ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
 constexpr std::uint32_t quick_looks = 16;
 constexpr std::uint32_t latency_looks = 256;  // about 150 ns: a round trip
@@ -32,9 +33,10 @@ std::chrono::nanoseconds until_due(std::uint64_t due_in_ns) noexcept {
 
 ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
                            queue::Participation participation, std::uint32_t group,
-                           std::uint64_t group_word)
+                           std::uint64_t group_word, std::chrono::nanoseconds confirm_spin)
     : segment_(std::move(segment)),
       participation_(std::move(participation)),
+      confirms_(*segment_, participation_, confirm_spin),
       reader_(shm::group_mode(group_word) == static_cast<std::uint8_t>(GroupMode::shared)
                   ? static_cast<queue::Reader&>(shared_.emplace(*segment_, group, group_word,
                                                                 participation_.entry_number() + 1,
@@ -44,6 +46,7 @@ ConsumerCore::ConsumerCore(std::shared_ptr<shm::Segment> segment,
                                        participation_.generation())),
       entry_(participation_.entry()),
       arena_(segment_->arena()),
+      sees_synced_only_(segment_->limits().visible != 0),
       backoff_(segment_->limits().slots, segment_->limits().arena_bytes) {}
 
 ConsumerCore::~ConsumerCore() { close(); }
@@ -236,6 +239,22 @@ void ConsumerCore::note_burst() noexcept {
   bytes_at_last_wait_ = bytes;
 }
 
+// With visible = synced something is published, and not yet to be seen. A daemon that restarts is
+// waited for a little: gone is what is gone in two looks, a sleep apart.
+Errc ConsumerCore::hurry_the_daemon(const Blocking& blocking) noexcept {
+  const std::uint64_t watermark = confirms_.watermark();
+  if (rung_at_ != watermark || blocking.slept()) {
+    rung_at_ = watermark;
+    confirms_.ring();
+  }
+  if (!blocking.sleeps()) return Errc::ok;
+  const bool is_away = confirms_.look() == Errc::daemon_away;
+  if (!is_away) looks_without_daemon_ = 0;
+  if (!is_away || ++looks_without_daemon_ < 3) return Errc::ok;
+  looks_without_daemon_ = 0;
+  return Errc::daemon_away;
+}
+
 // Nothing was there: ok means look again.
 Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
   shm::Control& control = segment_->control();
@@ -252,6 +271,11 @@ Errc ConsumerCore::wait(Fetch why, Blocking& blocking) noexcept {
     reached_the_end_ = false;
     note_burst();
     std::chrono::nanoseconds limit = sync::sleep_limit;
+    if (SHMQ_UNLIKELY(sees_synced_only_) &&
+        (shared_ ? shared_->next_awaits_sync() : exclusive_->next_awaits_sync())) {
+      if (const Errc code = hurry_the_daemon(blocking); code != Errc::ok) return code;
+      limit = daemon_look_interval;
+    }
     if (shared_) limit = std::min(limit, until_due(shared_->due_in_ns()));
     step = blocking.step(control.message_event, &backoff_, limit);
     // After the wait, not before: a look that always finds the next one at once would keep the
@@ -363,6 +387,57 @@ Settlement ConsumerCore::ack_through(Seq seq) noexcept {
   return done ? Settlement::settled : Settlement::lease_lost;
 }
 
+// Settles, then waits for as much as was asked for.
+template <typename Settle>
+Settlement ConsumerCore::settle(const AckOptions& options, Settle settle_it) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope || !is_open_here()) return Settlement::lease_lost;
+  if (options.durability != Durability::memory && !confirms_.durable()) {
+    return Settlement::not_durable;
+  }
+  const CallTime time{options.timeout};
+  if (!settle_it()) return Settlement::lease_lost;
+  bool confirmed = true;
+  switch (options.durability) {
+    case Durability::memory: break;
+    case Durability::flushed:
+      confirms_.ring();
+      confirmed = confirms_.look() == Errc::ok;
+      break;
+    case Durability::synced: {
+      Blocking blocking{time.left(), options.stop, interrupted_, gate_};
+      confirmed = confirms_.wait_acks_synced(blocking) == Errc::ok;
+      break;
+    }
+  }
+  return confirmed ? Settlement::settled : Settlement::settled_unconfirmed;
+}
+
+Settlement ConsumerCore::ack(Delivery& delivery, const AckOptions& options) noexcept {
+  return settle(options, [&] {
+    if (delivery.settled_) return false;
+    delivery.settled_ = shared_ ? shared_->ack(delivery.seq_.value, delivery.token_)
+                                : exclusive_->ack(delivery.seq_.value, delivery.token_);
+    return delivery.settled_;
+  });
+}
+
+Settlement ConsumerCore::ack_through(Seq seq, const AckOptions& options) noexcept {
+  return settle(options, [&] {
+    return shared_ ? shared_->ack_through(seq.value) : exclusive_->ack_through(seq.value);
+  });
+}
+
+Errc ConsumerCore::wait_acks_synced(std::chrono::nanoseconds timeout,
+                                    const std::stop_token& stop) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope) return Errc::closed;
+  if (!is_open_here()) return Errc::forked;
+  if (!confirms_.durable()) return Errc::not_durable;
+  Blocking blocking{timeout, stop, interrupted_, gate_};
+  return confirms_.wait_acks_synced(blocking);
+}
+
 Settlement ConsumerCore::give_back(Delivery& delivery, std::chrono::nanoseconds delay,
                                    bool failed) noexcept {
   const sync::CallScope scope{gate_};
@@ -445,6 +520,7 @@ void ConsumerCore::wake_own_waits() noexcept {
   shm::Control& control = segment_->control();
   sync::event_wake_unconditionally(control.message_event);
   sync::event_wake_unconditionally(shared_ ? control.room_event : control.ownership_event);
+  confirms_.wake();
 }
 
 void ConsumerCore::close() noexcept {
@@ -473,6 +549,9 @@ namespace shmq {
 
 Settlement Delivery::ack() noexcept {
   return core_ != nullptr ? core_->ack(*this) : Settlement::lease_lost;
+}
+Settlement Delivery::ack(const AckOptions& options) noexcept {
+  return core_ != nullptr ? core_->ack(*this, options) : Settlement::lease_lost;
 }
 Settlement Delivery::nack(std::chrono::nanoseconds delay) noexcept {
   return core_ != nullptr ? core_->give_back(*this, delay, true) : Settlement::lease_lost;
@@ -540,6 +619,15 @@ Result<std::size_t> Consumer::receive_batch(std::span<Delivery> deliveries,
 
 Settlement Consumer::ack_through(Seq seq) noexcept {
   return core_ != nullptr ? core_->ack_through(seq) : Settlement::lease_lost;
+}
+Settlement Consumer::ack_through(Seq seq, const AckOptions& options) noexcept {
+  return core_ != nullptr ? core_->ack_through(seq, options) : Settlement::lease_lost;
+}
+Result<void> Consumer::wait_acks_synced(std::chrono::nanoseconds timeout,
+                                        std::stop_token stop) noexcept {
+  const Errc code = core_ != nullptr ? core_->wait_acks_synced(timeout, stop) : Errc::closed;
+  if (code != Errc::ok) return tl::unexpected(Error{code});
+  return {};
 }
 bool Consumer::active() const noexcept { return core_ != nullptr && core_->active(); }
 Result<int> Consumer::fd() {

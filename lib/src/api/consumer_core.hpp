@@ -9,7 +9,7 @@
 #include <optional>
 #include <shmq/consumer.hpp>
 
-#include "api/blocking.hpp"
+#include "api/confirms.hpp"
 #include "queue/exclusive.hpp"
 #include "queue/participants.hpp"
 #include "queue/shared.hpp"
@@ -24,7 +24,8 @@ inline constexpr std::uint32_t pin_bits = 8;
 class ConsumerCore {
  public:
   ConsumerCore(std::shared_ptr<shm::Segment> segment, queue::Participation participation,
-               std::uint32_t group, std::uint64_t group_word);
+               std::uint32_t group, std::uint64_t group_word,
+               std::chrono::nanoseconds confirm_spin);
   ConsumerCore(const ConsumerCore&) = delete;
   ~ConsumerCore();
 
@@ -34,7 +35,10 @@ class ConsumerCore {
                       const std::stop_token& stop, Errc& code) noexcept;
 
   Settlement ack(Delivery& delivery) noexcept;
+  Settlement ack(Delivery& delivery, const AckOptions& options) noexcept;
   Settlement ack_through(Seq seq) noexcept;
+  Settlement ack_through(Seq seq, const AckOptions& options) noexcept;
+  Errc wait_acks_synced(std::chrono::nanoseconds timeout, const std::stop_token& stop) noexcept;
   Settlement give_back(Delivery& delivery, std::chrono::nanoseconds delay, bool failed) noexcept;
   Settlement reject(Delivery& delivery) noexcept;
   Settlement extend(const Delivery& delivery, std::chrono::nanoseconds lease) noexcept;
@@ -49,6 +53,8 @@ class ConsumerCore {
  private:
   [[nodiscard]] bool is_open_here() noexcept;
   [[nodiscard]] bool is_lost(const Delivery& delivery) const noexcept;
+  template <typename Settle>
+  Settlement settle(const AckOptions& options, Settle settle_it) noexcept;
   void keep_lease() noexcept;
   void wake_own_waits() noexcept;
   static std::uint64_t record_bytes(const Delivery& delivery) noexcept;
@@ -71,6 +77,7 @@ class ConsumerCore {
   bool settle_voids(std::size_t& count) noexcept;
   queue::Fetch try_receive(std::span<Delivery> deliveries, std::size_t& count) noexcept;
   Errc wait(queue::Fetch why, Blocking& blocking) noexcept;
+  Errc hurry_the_daemon(const Blocking& blocking) noexcept;
   void look_for_the_dead() noexcept;
   void reap() noexcept;
   void note_burst() noexcept;
@@ -82,14 +89,18 @@ class ConsumerCore {
   // One of the two, as the group's mode says.
   std::optional<queue::ExclusiveConsumer> exclusive_;
   std::optional<queue::SharedConsumer> shared_;
+  const Confirms confirms_;
   queue::Reader& reader_;
   shm::Participant& entry_;
   const std::byte* const arena_;
+  const bool sees_synced_only_;
   std::uint64_t messages_at_last_wait_ = 0;
   std::uint64_t bytes_at_last_wait_ = 0;
   std::uint32_t last_reap_tick_ = 0;
   std::uint32_t empty_looks_ = 0;
-  bool reached_the_end_ = false;  // the last batch was cut short by the tail
+  std::uint32_t looks_without_daemon_ = 0;     // in a row
+  std::uint64_t rung_at_ = ~std::uint64_t{0};  // the watermark then
+  bool reached_the_end_ = false;               // the last batch was cut short by the tail
   sync::Backoff backoff_;
   sync::CallGate gate_;
   std::atomic<bool> interrupted_{false};

@@ -70,6 +70,7 @@ ProducerCore::ProducerCore(std::shared_ptr<shm::Segment> segment,
       participation_(std::move(participation)),
       publisher_(std::move(segment), arena, participation_.entry_number() + 1,
                  participation_.generation()),
+      confirms_(*segment_, participation_, options.confirm_spin),
       overflow_(static_cast<Overflow>(segment_->limits().overflow)),
       max_message_bytes_(segment_->limits().max_message_bytes),
       publish_time_(options.publish_time),
@@ -83,8 +84,12 @@ ProducerCore::~ProducerCore() { close(); }
 Errc ProducerCore::check(const PublishOptions& options) noexcept {
   if (SHMQ_UNLIKELY(participation_.in_forked_child())) return Errc::forked;
   if (SHMQ_UNLIKELY(publisher_.removed())) return Errc::removed;
-  if (SHMQ_UNLIKELY(options.durability != Durability::memory)) return Errc::daemon_away;
-  return Errc::ok;
+  if (SHMQ_LIKELY(options.durability == Durability::memory)) return Errc::ok;
+  switch (const Errc code = confirms_.look_for(options.durability)) {
+    case Errc::daemon_away:
+    case Errc::degraded: return Errc::not_published;
+    default: return code;
+  }
 }
 
 Errc ProducerCore::shape(std::size_t payload_bytes, std::span<const Attribute> attributes,
@@ -131,6 +136,8 @@ Errc ProducerCore::make_room(bool for_arena, const PublishOptions& options, Bloc
   if (!waits) return Errc::full;
   publisher_.move_hint();
   publisher_.notify();
+  // The ring may be full of what is not on stable storage yet.
+  if (confirms_.durable() && (attempts <= 2 || blocking.sleeps())) confirms_.ring();
   const std::uint64_t messages = sync::load_relaxed(entry_.messages_total);
   if (messages != messages_at_last_wait_) {
     const std::uint64_t bytes = sync::load_relaxed(entry_.bytes_total);
@@ -241,8 +248,14 @@ template <auto copy>
   return Seq{publisher_.last_published()};
 }
 
+// After a publish whose turn it is.
+inline void ProducerCore::move_hint() noexcept {
+  publisher_.move_hint();
+  confirms_.ring_if_behind(publisher_.last_published() + 1);
+}
+
 [[gnu::noinline]] PublishResult ProducerCore::after_publish() noexcept {
-  if (publisher_.hint_is_due()) publisher_.move_hint();
+  if (publisher_.hint_is_due()) move_hint();
   publisher_.notify();
   gate_.leave();
   return Seq{publisher_.last_published()};
@@ -254,7 +267,7 @@ template <auto copy>
   const sync::CallScope scope{gate_};
   if (SHMQ_LIKELY(payload.size() < fast_end_bytes_ && scope && !participation_.in_forked_child() &&
                   !publisher_.removed() && publish_fast<copy_payload>(payload))) {
-    if (publisher_.hint_is_due()) publisher_.move_hint();
+    if (publisher_.hint_is_due()) move_hint();
     publisher_.notify();
     return Seq{publisher_.last_published()};
   }
@@ -271,9 +284,43 @@ PublishResult ProducerCore::publish_slowly(std::span<const std::byte> payload,
   const sync::CallScope scope{gate_};
   if (SHMQ_UNLIKELY(!scope)) return Errc::closed;
   if (const Errc code = check(options); SHMQ_UNLIKELY(code != Errc::ok)) return code;
+  if (SHMQ_UNLIKELY(options.durability != Durability::memory)) {
+    const CallTime time{options.timeout};
+    const PublishResult result = publish_one(payload, options);
+    if (!result) return result;
+    publisher_.notify();
+    return {confirm(result.seq(), options, time.left()), result.seq()};
+  }
   const PublishResult result = publish_one(payload, options);
-  if (SHMQ_LIKELY(result.has_value())) publisher_.notify();
+  if (SHMQ_LIKELY(result.has_value())) {
+    publisher_.notify();
+    if (SHMQ_UNLIKELY(publisher_.hint_is_due())) {
+      confirms_.ring_if_behind(publisher_.last_published() + 1);
+    }
+  }
   return result;
+}
+
+// It is in the queue. ok, or published_unconfirmed.
+Errc ProducerCore::confirm(Seq seq, const PublishOptions& options,
+                           std::chrono::nanoseconds left) noexcept {
+  if (options.durability == Durability::flushed) {
+    confirms_.ring();
+    return Errc::ok;
+  }
+  Blocking blocking{left, options.stop, interrupted_, gate_};
+  return confirms_.wait_synced(seq.value, blocking) == Errc::ok ? Errc::ok
+                                                                : Errc::published_unconfirmed;
+}
+
+Errc ProducerCore::wait_synced(Seq seq, std::chrono::nanoseconds timeout,
+                               const std::stop_token& stop) noexcept {
+  const sync::CallScope scope{gate_};
+  if (!scope) return Errc::closed;
+  if (participation_.in_forked_child()) return Errc::forked;
+  if (!confirms_.durable()) return Errc::not_durable;
+  Blocking blocking{timeout, stop, interrupted_, gate_};
+  return confirms_.wait_synced(seq.value, blocking);
 }
 
 Producer::BatchResult ProducerCore::publish_batch(
@@ -282,6 +329,8 @@ Producer::BatchResult ProducerCore::publish_batch(
   const sync::CallScope scope{gate_};
   batch.code = scope ? check(options) : Errc::closed;
   if (SHMQ_UNLIKELY(batch.code != Errc::ok)) return batch;
+  const bool is_memory = options.durability == Durability::memory;
+  const CallTime time{is_memory ? forever : options.timeout};
   for (const auto& payload : payloads) {
     if (SHMQ_LIKELY(options.attributes.empty() && payload.size() < fast_end_bytes_ &&
                     publish_fast<copy_payload>(payload))) {
@@ -298,8 +347,12 @@ Producer::BatchResult ProducerCore::publish_batch(
     ++batch.published;
   }
   if (batch.published != 0) {
-    publisher_.move_hint();
+    move_hint();
     publisher_.notify();
+    if (SHMQ_UNLIKELY(!is_memory)) {
+      const Errc code = confirm(batch.last, options, time.left());
+      if (code != Errc::ok) batch.code = code;
+    }
   }
   return batch;
 }
@@ -343,13 +396,16 @@ PublishResult ProducerCore::commit(std::uint32_t ticket, std::size_t payload_byt
     const std::uint64_t now = base::clock->realtime_ns();
     std::memcpy(loan.place + sizeof(shm::Record), &now, sizeof(now));
   }
+  const bool is_memory = options.durability == Durability::memory;
+  const CallTime time{is_memory ? forever : options.timeout};
   const PublishResult result = publish_record(loan.place, loan.chunk, options);
   if (!result) return result;
   loan.place = nullptr;
   publisher_.chunks().end_loan(loan.chunk);
   publisher_.notify();
   count(1, payload_bytes);
-  return result;
+  if (is_memory) return result;
+  return {confirm(result.seq(), options, time.left()), result.seq()};
 }
 
 void ProducerCore::abandon(std::uint32_t ticket) noexcept {
@@ -377,6 +433,7 @@ void ProducerCore::interrupt() noexcept {
   interrupted_.store(true, std::memory_order_release);
   if (segment_ != nullptr && participation_.attached()) {
     sync::event_wake_unconditionally(segment_->control().room_event);
+    confirms_.wake();
   }
 }
 
@@ -385,6 +442,7 @@ void ProducerCore::close() noexcept {
   readiness_.reset();
   while (!gate_.idle()) {
     sync::event_wake_unconditionally(segment_->control().room_event);
+    confirms_.wake();
     sync::cpu_pause();
   }
   if (!participation_.in_forked_child()) {
@@ -430,6 +488,14 @@ Result<Loan> Producer::loan(std::size_t payload_bytes, const PublishOptions& opt
   return loan;
 }
 
+Result<void> Producer::wait_synced(Seq seq, std::chrono::nanoseconds timeout,
+                                   std::stop_token stop) noexcept {
+  const Errc code = core_ != nullptr ? core_->wait_synced(seq, timeout, stop) : Errc::closed;
+  if (code != Errc::ok) return tl::unexpected(Error{code});
+  return {};
+}
+Seq Producer::synced_end() const noexcept { return core_ != nullptr ? core_->synced_end() : Seq{}; }
+
 Result<int> Producer::fd() {
   if (core_ == nullptr) return tl::unexpected(Error{Errc::closed});
   return core_->fd();
@@ -457,9 +523,9 @@ Loan& Loan::operator=(Loan&& other) noexcept {
 Loan::~Loan() { abandon(); }
 
 PublishResult Loan::commit(std::size_t payload_bytes, const PublishOptions& options) noexcept {
-  if (core_ == nullptr) return Errc::not_published;
+  if (core_ == nullptr) return Errc::closed;
   const PublishResult result = core_->commit(ticket_, payload_bytes, options);
-  if (result) {
+  if (result || result.code() == Errc::published_unconfirmed) {
     core_ = nullptr;
     bytes_ = {};
   }

@@ -7,7 +7,7 @@
 #include <atomic>
 #include <shmq/producer.hpp>
 
-#include "api/blocking.hpp"
+#include "api/confirms.hpp"
 #include "queue/participants.hpp"
 #include "queue/publisher.hpp"
 
@@ -31,6 +31,9 @@ class ProducerCore {
   PublishResult commit(std::uint32_t ticket, std::size_t payload_bytes,
                        const PublishOptions& options) noexcept;
   void abandon(std::uint32_t ticket) noexcept;
+
+  Errc wait_synced(Seq seq, std::chrono::nanoseconds timeout, const std::stop_token& stop) noexcept;
+  [[nodiscard]] Seq synced_end() const noexcept { return {confirms_.watermark()}; }
 
   Result<int> fd();
   void interrupt() noexcept;
@@ -60,11 +63,14 @@ class ProducerCore {
                                const PublishOptions& options) noexcept;
   Errc make_room(bool for_arena, const PublishOptions& options, Blocking& blocking,
                  int& attempts) noexcept;
+  Errc confirm(Seq seq, const PublishOptions& options, std::chrono::nanoseconds left) noexcept;
+  void move_hint() noexcept;
   void count(std::uint64_t messages, std::uint64_t bytes) noexcept;
 
   std::shared_ptr<shm::Segment> segment_;
   queue::Participation participation_;
   queue::Publisher publisher_;
+  const Confirms confirms_;
   const Overflow overflow_;
   const std::uint64_t max_message_bytes_;
   const bool publish_time_;

@@ -3,7 +3,9 @@
 // Queue: creating, opening, and making producers and consumers.
 #include <shmq/queue.hpp>
 
+#include "api/confirms.hpp"
 #include "api/consumer_core.hpp"
+#include "api/daemon_calls.hpp"
 #include "api/producer_core.hpp"
 #include "api/readiness.hpp"
 #include "base/names.hpp"
@@ -48,7 +50,8 @@ std::string difference(const shm::Limits& there, const shm::Limits& wanted) {
         differs("straggler_entries", there.straggler_entries, wanted.straggler_entries),
         differs("max_message_bytes", there.max_message_bytes, wanted.max_message_bytes),
         differs("overflow", there.overflow, wanted.overflow),
-        differs("durable", there.durable, wanted.durable)}) {
+        differs("durable", there.durable, wanted.durable),
+        differs("visible", there.visible, wanted.visible)}) {
     if (!text.empty()) return text;
   }
   return {};
@@ -66,6 +69,34 @@ Result<void> check_writable(const shm::Segment& segment, const std::string& what
   return {};
 }
 
+// What a durable queue's group is must not be lost with the power: done once the journal says it.
+template <typename Change>
+Result<void> administer(const std::shared_ptr<shm::Segment>& segment_pointer,
+                        const std::string& verb, const char* done, Change change) {
+  const shm::Segment& segment = *segment_pointer;
+  if (segment.limits().durable == 0) return change();
+  const std::string what = segment.describe(verb.c_str());
+  auto participation =
+      queue::Participation::attach(segment_pointer, Role::administrator, "groups", 0);
+  if (!participation) return tl::unexpected(participation.error());
+  const detail::Confirms confirms{segment, *participation, {}};
+  const auto text_of = [](Errc code) { return make_error_code(code).message(); };
+  if (const Errc code = confirms.look(); code != Errc::ok) {
+    return failure(code, what, text_of(code), "nothing was changed: try again when it runs");
+  }
+  if (auto changed = change(); !changed) return changed;
+  std::atomic<bool> interrupted{false};
+  const sync::CallGate gate;
+  const std::stop_token stop;
+  detail::Blocking blocking{std::chrono::seconds{30}, stop, interrupted, gate};
+  const Errc code = confirms.wait_acks_synced(blocking);
+  if (code == Errc::ok) return {};
+  return failure(code, what,
+                 std::string{"it was "} + done +
+                     ", but that was not confirmed to be on stable storage: " + text_of(code),
+                 "it will be once the daemon writes again");
+}
+
 std::uint32_t count_producers(const shm::Segment& segment) {
   return queue::read_stats(segment).producers;
 }
@@ -78,6 +109,14 @@ Queue& Queue::operator=(Queue&&) noexcept = default;
 Queue::~Queue() = default;
 
 Result<Queue> Queue::create(std::string_view name, const QueueOptions& options) {
+  if (options.durable) {
+    if (auto made = detail::create_durable(std::string{name}, options); !made) {
+      return tl::unexpected(made.error());
+    }
+    OpenOptions opening{.name_space = options.name_space, .trusted_owners = options.trusted_owners};
+    if (options.owner) opening.trusted_owners.push_back(*options.owner);
+    return open(name, opening);
+  }
   auto segment = shm::Segment::create(std::string{name}, options);
   if (!segment) return tl::unexpected(segment.error());
   return Queue{std::make_shared<detail::QueueCore>(std::move(*segment))};
@@ -92,10 +131,13 @@ Result<Queue> Queue::open(std::string_view name, const OpenOptions& options) {
 Result<Queue> Queue::open_or_create(std::string_view name, const QueueOptions& options) {
   for (int attempt = 0; attempt < 100; ++attempt) {
     auto created = create(name, options);
-    if (created || !(created.error() == Errc::already_exists)) return created;
+    // A daemon that is away keeps nobody from a queue that is there.
+    const bool is_away = !created && created.error() == Errc::daemon_away;
+    if (created || !(is_away || created.error() == Errc::already_exists)) return created;
     auto opened =
         open(name, {.name_space = options.name_space, .trusted_owners = options.trusted_owners});
     if (!opened) {
+      if (opened.error() == Errc::no_such_queue && is_away) return created;
       if (opened.error() == Errc::no_such_queue) continue;  // removed between the two
       return opened;
     }
@@ -118,7 +160,20 @@ Result<Queue> Queue::open_or_create(std::string_view name, const QueueOptions& o
 }
 
 Result<void> Queue::remove(std::string_view name, const OpenOptions& options) {
-  return shm::Segment::remove(std::string{name}, options);
+  auto removed = shm::Segment::remove(std::string{name}, options);
+  if (removed) return removed;
+  if (removed.error() == Errc::daemon_away) {  // a durable one
+    return detail::remove_durable(std::string{name}, options);
+  }
+  if (removed.error() == Errc::no_such_queue) {
+    // The daemon may have a journal of it that it does not serve. If there is no daemon, then what
+    // is known is that there is no such queue.
+    auto asked = detail::remove_durable(std::string{name}, options);
+    if (asked || !(asked.error() == Errc::daemon_away || asked.error() == Errc::foreign_owner)) {
+      return asked;
+    }
+  }
+  return removed;
 }
 
 Result<std::vector<std::string>> Queue::list(std::string_view name_space) {
@@ -173,8 +228,8 @@ Result<Consumer> Queue::consumer(std::string_view group, const ConsumerOptions& 
   if (sync::load_acquire(segment->group(found->index).word) != found->word) {
     return failure(Errc::no_such_group, what, "the group was removed", "");
   }
-  return Consumer{std::make_unique<detail::ConsumerCore>(segment, std::move(*participation),
-                                                         found->index, found->word)};
+  return Consumer{std::make_unique<detail::ConsumerCore>(
+      segment, std::move(*participation), found->index, found->word, options.confirm_spin)};
 }
 
 Result<void> Queue::create_group(const GroupOptions& options) {
@@ -182,7 +237,8 @@ Result<void> Queue::create_group(const GroupOptions& options) {
   if (auto fine = check_writable(*segment, segment->describe("create a group of")); !fine) {
     return fine;
   }
-  return queue::create_group(*segment, options);
+  return administer(segment, "create group '" + options.name + "' of", "made",
+                    [&] { return queue::create_group(*segment, options); });
 }
 
 Result<void> Queue::remove_group(std::string_view name) {
@@ -190,7 +246,8 @@ Result<void> Queue::remove_group(std::string_view name) {
   if (auto fine = check_writable(*segment, segment->describe("remove a group of")); !fine) {
     return fine;
   }
-  return queue::remove_group(*segment, name);
+  return administer(segment, "remove group '" + std::string{name} + "' of", "removed",
+                    [&] { return queue::remove_group(*segment, name); });
 }
 
 Result<std::uint64_t> Queue::purge() {

@@ -13,7 +13,8 @@ const char* text_of(Errc code) noexcept {
     case Errc::full: return "the queue is full";
     case Errc::timed_out: return "timed out";
     case Errc::interrupted: return "interrupted";
-    case Errc::not_published: return "not published";
+    case Errc::not_published: return "not published: the daemon is not running, or its disk fails (see shmqctl daemon "
+             "status)";
     case Errc::published_unconfirmed:
       return "published, but its durability was not confirmed in time";
     case Errc::message_too_large: return "the message is larger than the queue's max_message_bytes";
@@ -41,6 +42,12 @@ const char* text_of(Errc code) noexcept {
     case Errc::busy: return "another process is administering it";
     case Errc::daemon_away: return "the daemon is not running";
     case Errc::not_retained: return "the message is no longer held";
+    case Errc::not_durable:
+      return "the queue is not durable, messages and acks last in memory only (ask for durability "
+             "memory, or create the queue with durable = true)";
+    case Errc::degraded:
+      return "the daemon cannot write to its disk (see shmqctl daemon status; it tries again by "
+             "itself)";
   }
   return "unknown error";
 }

@@ -60,6 +60,7 @@ std::string text_of(const QueueOptions& options) {
               {"max_message_bytes", options.max_message_bytes},
               {"overflow", static_cast<std::uint32_t>(options.overflow)},
               {"durable", options.durable},
+              {"visible", static_cast<int>(options.visible)},
               {"mode", options.mode}};
   if (options.owner) object["owner"] = *options.owner;
   if (options.owner_group) object["owner_group"] = *options.owner_group;
@@ -85,6 +86,10 @@ Result<QueueOptions> queue_options_from(std::string_view text, const std::string
     take(object, "overflow", overflow);
     options.overflow = static_cast<Overflow>(overflow);
     take(object, "durable", options.durable);
+    auto visible = static_cast<int>(options.visible);
+    take(object, "visible", visible);
+    // What is neither must stay so, and not become one of the two by being cut.
+    options.visible = static_cast<Visible>(visible < 0 || visible > 1 ? 0xff : visible);
     take(object, "mode", options.mode);
     if (object.contains("owner")) options.owner = object.at("owner").get<uid_t>();
     if (object.contains("owner_group")) {

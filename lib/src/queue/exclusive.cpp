@@ -46,6 +46,10 @@ bool ExclusiveConsumer::is_still_ours(std::uint64_t seq) const noexcept {
 
 // False: not handed out, and `verdict` says why if it is not simply "look again".
 bool ExclusiveConsumer::hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict) noexcept {
+  if (!sees(seq)) {
+    verdict = Fetch::nothing;
+    return false;
+  }
   std::uint64_t offset = 0;
   switch (look_at_slot(slots_[seq & (slot_count_ - 1)], seq, offset)) {
     case SlotLook::not_yet: verdict = Fetch::nothing; return false;
@@ -86,7 +90,7 @@ std::size_t ExclusiveConsumer::hand_out_usual(std::uint64_t seq, HandOut* out,
                                               std::size_t limit) noexcept {
   if (pins_.current() == Pins::none) return 0;
   std::size_t count = 0;
-  for (; count != limit; ++count, ++seq) {
+  for (; count != limit && sees(seq); ++count, ++seq) {
     std::uint64_t offset = 0;
     if (look_at_slot(slots_[seq & (slot_count_ - 1)], seq, offset) != SlotLook::there) break;
     if (!view_plain_record(offset, seq, out[count])) break;
@@ -166,6 +170,10 @@ bool ExclusiveConsumer::fetch_returned(HandOut* out, std::size_t capacity, std::
       return false;
     }
     if (count == capacity) return false;
+    if (!sees(seq)) {  // taken over with what the predecessor might have handed out, but did not
+      verdict = Fetch::nothing;
+      return false;
+    }
     if (!hand_out(seq, out[count], verdict)) {
       if (verdict == Fetch::nothing) verdict = Fetch::corrupt;  // it was handed out once
       return false;
@@ -205,7 +213,8 @@ bool ExclusiveConsumer::may_have_some() const noexcept {
   if (owner != self_) return owner == shm::owner_none;
   const std::uint64_t next = (sync::load_acquire(group_.next_hint) & ((1ULL << 48) - 1));
   const std::uint64_t stamp = sync::load_acquire(slots_[next & (slot_count_ - 1)].low);
-  return (stamp & ((1ULL << 48) - 1)) == next || sync::load_relaxed(group_.returned_count) != 0;
+  return ((stamp & ((1ULL << 48) - 1)) == next && may_see(stamp)) ||
+         sync::load_relaxed(group_.returned_count) != 0;
 }
 
 // --- Settling ----------------------------------------------------------------------------------

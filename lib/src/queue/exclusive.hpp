@@ -40,7 +40,7 @@ class ExclusiveConsumer : public Reader {
   [[gnu::always_inline]] bool fetch_next(HandOut& out) noexcept {
     const std::uint64_t seq = next_;
     if (SHMQ_UNLIKELY(!active_ || returned_ != 0 || pins_.current() == Pins::none ||
-                      seq - floor_ >= window_entries_)) {
+                      seq - floor_ >= window_entries_ || !sees(seq))) {
       return false;
     }
     std::uint64_t offset = 0;
@@ -63,7 +63,7 @@ class ExclusiveConsumer : public Reader {
   [[nodiscard]] bool next_is_there() const noexcept {
     const sync::Word16& slot = slots_[next_ & (slot_count_ - 1)];
     // [C5] relaxed: only a hint; fetch looks again with acquire.
-    if (sync::load_relaxed(slot.low) != next_) return false;
+    if (sync::load_relaxed(slot.low) != next_ || !may_see(next_)) return false;
     // The record is the second line that the message costs: on its way before anything else is
     // done.
     __builtin_prefetch(arena_ +
@@ -104,6 +104,7 @@ class ExclusiveConsumer : public Reader {
   [[nodiscard]] std::optional<std::uint64_t> due_in_ns() const noexcept;
   /// Cheap look from any thread: could fetch give something? May err towards yes.
   [[nodiscard]] bool may_have_some() const noexcept;
+  [[nodiscard]] bool next_awaits_sync() const noexcept { return awaits_sync(next_); }
 
   /// Gives up ownership; what is in flight is released.
   void resign() noexcept;

@@ -140,6 +140,7 @@ QueueInfo describe_queue(const shm::Segment& segment) {
   info.straggler_entries = limits.straggler_entries;
   info.overflow = static_cast<Overflow>(limits.overflow);
   info.durable = limits.durable != 0;
+  info.visible = static_cast<Visible>(limits.visible);
   info.created = time_of(header.created_realtime_ns);
   return info;
 }

@@ -35,6 +35,11 @@ class Participation {
   [[nodiscard]] std::uint32_t entry_number() const noexcept { return number_; }
   [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
   [[nodiscard]] shm::Participant& entry() const noexcept { return segment_->participant(number_); }
+  /// Does somebody serve the queue, by the lock that a daemon holds as long as it lives? One system
+  /// call. Not in a forked child.
+  [[nodiscard]] bool daemon_lives() const noexcept {
+    return lock_.is_held_elsewhere(shm::lock_byte_daemon);
+  }
   [[nodiscard]] bool in_forked_child() const noexcept { return born_ != sync::fork_generation(); }
 
  private:

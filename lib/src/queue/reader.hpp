@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "base/mutant.hpp"
 #include "queue/pins.hpp"
 #include "queue/record_view.hpp"
 #include "shm/segment.hpp"
@@ -39,6 +40,10 @@ void free_copy(const std::byte* record) noexcept;
 class Reader {
  public:
   Pins& pins() noexcept { return pins_; }
+  /// Is `seq` published, but not yet to be seen? For who found nothing.
+  [[nodiscard]] bool awaits_sync(std::uint64_t seq) const noexcept {
+    return !may_see(seq) && sync::load_acquire(slot_of(seq).low) == seq;
+  }
   /// The tick that was read last; 0 if none was.
   [[nodiscard]] std::uint32_t last_tick() const noexcept { return last_tick_; }
   /// The bytes of a hand-out are no longer needed.
@@ -60,11 +65,25 @@ class Reader {
         chunk_shift_(static_cast<unsigned>(std::countr_zero(segment.limits().chunk_bytes))),
         chunks_(segment.limits().chunks),
         pinned_chunks_hint_(segment.control().pinned_chunks_hint),
+        watermark_(segment.limits().visible != 0 && segment.mark() != nullptr
+                       ? &segment.mark()->watermark
+                       : nullptr),
+        visible_end_(watermark_ != nullptr ? 0 : ~std::uint64_t{0}),
         pins_(segment, self - 1, generation) {}
 
   [[nodiscard]] const sync::Word16& slot_of(std::uint64_t seq) const noexcept {
     return slots_[seq & (slot_count_ - 1)];
   }
+  /// With visible = synced, what is not on stable storage is not there yet. Else a compare that is
+  /// always true.
+  [[gnu::always_inline]] bool sees(std::uint64_t seq) noexcept {
+    return SHMQ_LIKELY(seq < visible_end_) || sees_further(seq);
+  }
+  /// The same, from any thread.
+  [[nodiscard]] bool may_see(std::uint64_t seq) const noexcept {
+    return watermark_ == nullptr || base::mutant(84) || seq < sync::load_acquire(*watermark_);
+  }
+  bool sees_further(std::uint64_t seq) noexcept;
   [[nodiscard]] bool pinned(const RecordView& record) const noexcept {
     return pins_.covers(record.offset >> chunk_shift_, (record.end - 1) >> chunk_shift_);
   }
@@ -123,6 +142,8 @@ class Reader {
   const unsigned chunk_shift_;
   const std::uint32_t chunks_;
   const std::uint64_t& pinned_chunks_hint_;
+  const std::uint64_t* const watermark_;  // null: everything published is seen
+  std::uint64_t visible_end_;             // at most the watermark
   std::uint32_t last_tick_ = 0;
   Pins pins_;
 };

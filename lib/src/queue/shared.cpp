@@ -118,7 +118,7 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
     }
     std::uint64_t offset = 0;
     const SlotLook look = look_at_slot(slot_of(seq), seq, offset);
-    if (look == SlotLook::not_yet) break;
+    if (look == SlotLook::not_yet || (look == SlotLook::there && !sees(seq))) break;
     const std::uint64_t claimed_as = sync::load_acquire(group_.window(seq).low);
     if (look == SlotLook::lapped || static_cast<std::int64_t>(claimed_as - seq) > 0) {
       // Passed by the floor.
@@ -448,7 +448,7 @@ bool SharedConsumer::may_have_some() const noexcept {
   const std::uint64_t next = group_.first_unclaimed(sync::load_acquire(entry_.next_hint));
   // As much is in flight as may be: until something is settled.
   if (next - group_.floor() >= window_entries_ && group_.table_is_full()) return false;
-  return sync::load_acquire(slot_of(next).low) == next;
+  return sync::load_acquire(slot_of(next).low) == next && may_see(next);
 }
 
 }  // namespace shmq::queue

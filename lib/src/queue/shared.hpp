@@ -57,7 +57,7 @@ class SharedConsumer : public Reader {
     if (SHMQ_UNLIKELY(due_begin_ != due_end_ ||
                       wants_look(sync::load_relaxed(entry_.next_due_tick), now_) ||
                       pins_.current() == Pins::none || seq - floor_seen_ >= window_entries_ ||
-                      held_.room() == 0)) {
+                      held_.room() == 0 || !sees(seq))) {
       return false;
     }
     std::uint64_t offset = 0;
@@ -80,7 +80,7 @@ class SharedConsumer : public Reader {
   [[nodiscard]] bool next_is_there() const noexcept {
     const sync::Word16& slot = slot_of(next_);
     // [C5] relaxed: only a hint; fetch looks again with acquire.
-    if (sync::load_relaxed(slot.low) != next_) return false;
+    if (sync::load_relaxed(slot.low) != next_ || !may_see(next_)) return false;
     __builtin_prefetch(arena_ +
                        ((sync::load_relaxed(slot.high) & shm::ref_mask) << shm::ref_unit_shift));
     return true;
@@ -115,6 +115,7 @@ class SharedConsumer : public Reader {
   [[nodiscard]] std::uint64_t due_in_ns() const noexcept;
   /// Cheap look from any thread: could fetch give something? May err towards yes.
   [[nodiscard]] bool may_have_some() const noexcept;
+  [[nodiscard]] bool next_awaits_sync() const noexcept { return awaits_sync(next_); }
 
  private:
   // A message that may be handed out again, as the last look found it.

@@ -35,6 +35,7 @@ Limits limits_from(const QueueOptions& options) noexcept {
   limits.pins = pins_per_participant;
   limits.overflow = static_cast<std::uint32_t>(options.overflow);
   limits.durable = options.durable ? 1 : 0;
+  limits.visible = static_cast<std::uint32_t>(options.visible);
   return limits;
 }
 
@@ -76,6 +77,9 @@ std::string check_limits(const Limits& limits) {
   if (limits.pins != pins_per_participant) return "unknown number of pins";
   if (limits.overflow < 1 || limits.overflow > 3) return "unknown overflow policy";
   if (limits.durable > 1 || limits.visible > 1) return "unknown durability";
+  if (limits.visible == 1 && limits.durable == 0) {
+    return "visible = synced needs a durable queue";
+  }
   return {};
 }
 

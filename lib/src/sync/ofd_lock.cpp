@@ -74,6 +74,15 @@ void LockFile::unlock(std::uint64_t byte) noexcept {
   if (descriptor_ >= 0) set_lock(descriptor_, F_UNLCK, byte);
 }
 
+bool LockFile::is_held_elsewhere(std::uint64_t byte) const noexcept {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(byte);
+  lock.l_len = 1;
+  return fcntl(descriptor_, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
 void LockFile::close() noexcept {
   if (descriptor_ < 0) return;
   if (born_ == fork_generation()) registry().close(descriptor_);

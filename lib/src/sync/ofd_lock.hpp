@@ -34,6 +34,8 @@ class LockFile {
   /// Exclusive; never waits. False when another description holds the byte (or on any error).
   bool try_lock(std::uint64_t byte) noexcept;
   void unlock(std::uint64_t byte) noexcept;
+  /// Does another description hold the byte? Unknown counts as held.
+  [[nodiscard]] bool is_held_elsewhere(std::uint64_t byte) const noexcept;
   /// Gives up every lock of it.
   void close() noexcept;
 

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <unistd.h>
+
+#include <shmq/daemon.hpp>
+
+#include "api/daemon_calls.hpp"
+#include "base/names.hpp"
+#include "control/client.hpp"
+#include "control/protocol.hpp"
+#include "control/settings.hpp"
+#include "shm/segment.hpp"
+
+namespace shmq {
+namespace {
+
+Result<std::string> call(const DaemonOptions& options, std::string what,
+                         const std::string& request) {
+  control::Call call{
+      .name_space = base::resolve_namespace(options.name_space),
+      .runtime_dir = options.runtime_dir,
+      .timeout = options.timeout,
+      .trusts = [&](uid_t uid) { return shm::is_trusted_owner(uid, options.trusted_owners); },
+      .what = std::move(what)};
+  if (!base::is_valid_name(call.name_space)) {
+    return tl::unexpected(Error{make_error_code(Errc::invalid_name), call.what,
+                                "'" + call.name_space + "' is not a valid namespace",
+                                "use [a-z0-9][a-z0-9._-]{0,63}"});
+  }
+  return control::call_daemon(call, request);
+}
+
+Result<void> without_value(Result<std::string> answer) {
+  if (!answer) return tl::unexpected(answer.error());
+  return {};
+}
+
+}  // namespace
+
+Result<std::string> daemon_status(const DaemonOptions& options) {
+  return call(options, "ask the daemon", control::make_request(control::verb_status));
+}
+
+Result<void> daemon_reload(const DaemonOptions& options) {
+  return without_value(
+      call(options, "reload the daemon", control::make_request(control::verb_reload)));
+}
+
+Result<void> daemon_drain(const DaemonOptions& options) {
+  return without_value(
+      call(options, "drain the daemon", control::make_request(control::verb_drain)));
+}
+
+namespace detail {
+
+Result<void> create_durable(const std::string& name, const QueueOptions& options) {
+  const DaemonOptions to{.name_space = options.name_space,
+                         .runtime_dir = options.runtime_dir,
+                         .trusted_owners = options.trusted_owners};
+  return without_value(
+      call(to, "create queue '" + name + "'",
+           control::make_request(control::verb_create, name, control::text_of(options))));
+}
+
+Result<void> remove_durable(const std::string& name, const OpenOptions& options) {
+  const DaemonOptions to{.name_space = options.name_space,
+                         .runtime_dir = options.runtime_dir,
+                         .trusted_owners = options.trusted_owners};
+  return without_value(
+      call(to, "remove queue '" + name + "'", control::make_request(control::verb_remove, name)));
+}
+
+}  // namespace detail
+}  // namespace shmq
