@@ -76,6 +76,7 @@ int report() {
   // The last message is the mark of the end.
   std::printf("messages %llu\n", number(stats.tail.value - 1));
   for (const auto& info : queue->groups()) {
+    if (info.name == "recovered") continue;
     // Everything must have been acked by now: what is left in any state, dead or not, counts.
     const auto lost = stats.tail.value - info.born.value - info.acked_total;
     std::printf("group %s %llu %llu %llu %llu %llu %llu\n", info.name.c_str(),

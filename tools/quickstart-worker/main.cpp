@@ -17,11 +17,16 @@ unsigned long long number(const std::string& text) {
 int main(int argc, char** argv) {
   const std::vector<std::string> words(argv + 1, argv + argc);
   const std::string role = words.empty() ? "" : words[0];
-  if (role == "create") return quickstart::create();
-  if (role == "publish" && words.size() == 2) return quickstart::publish(words[1]);
-  if (role == "archive" && words.size() >= 2) {
-    return quickstart::archive(words[1], words.size() == 3 ? number(words[2]) : ~0ULL);
+  if (role == "create" && words.size() == 3) {
+    return quickstart::create(number(words[1]), number(words[2]));
   }
+  if (role == "publish" && words.size() == 4) {
+    return quickstart::publish(words[1], number(words[2]), words[3]);
+  }
+  if (role == "archive" && words.size() >= 3) {
+    return quickstart::archive(words[1], words[2], words.size() == 4 ? number(words[3]) : ~0ULL);
+  }
+  if (role == "wait-until-open") return quickstart::wait_until_open();
   if (role == "words" && (words.size() == 2 || words.size() == 4)) {
     return quickstart::work_on_words(words[1], words.size() == 4 ? words[2] : "",
                                      words.size() == 4 ? number(words[3]) : 0);

@@ -4,11 +4,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <map>
+#include <thread>
 #include <vector>
 
 #include "common.hpp"
@@ -55,20 +58,29 @@ bool write_all(int descriptor, const char* bytes, std::size_t count) {
 
 }  // namespace
 
-int create() {
-  // Small enough that the producer waits for its consumers: the flow is real.
-  auto queue = shmq::Queue::create(
-      queue_name,
-      {.slots = 4096,
-       .arena_bytes = 4_MiB,
-       .chunk_bytes = 64_KiB,
-       .groups = {
-           {.name = "archive"},
-           {.name = "words", .mode = shmq::GroupMode::shared, .lease = 1s, .delivery_limit = 20}}});
-  return queue ? 0 : complain(queue.error());
+int create(unsigned long long lines, unsigned long long bytes) {
+  // Room for all of it, since group `recovered` takes nothing before the end.
+  shmq::QueueOptions options{
+      .slots = std::bit_ceil(std::max(lines + 2, 4096ULL)),
+      .arena_bytes = 64_KiB * ((bytes + bytes / 4 + lines * 64) / 64_KiB + 64),
+      .chunk_bytes = 64_KiB,
+      .durable = true,
+      .groups = {
+          {.name = "archive"},
+          {.name = "words", .mode = shmq::GroupMode::shared, .lease = 1s, .delivery_limit = 20},
+          {.name = "recovered"}}};
+  // The daemon has just been started.
+  for (int attempt = 0;; ++attempt) {
+    auto queue = shmq::Queue::create(queue_name, options);
+    if (queue) return 0;
+    if (!(queue.error() == shmq::Errc::daemon_away) || attempt == 500) {
+      return complain(queue.error());
+    }
+    std::this_thread::sleep_for(20ms);
+  }
 }
 
-int publish(const std::string& file) {
+int publish(const std::string& file, unsigned long long half, const std::string& mark) {
   auto queue = open_queue();
   if (!queue) return complain(queue.error());
   auto producer = queue->producer({.name = "publisher", .publish_time = true});
@@ -78,6 +90,7 @@ int publish(const std::string& file) {
   std::string line;
   bool newline_at_end = true;
   unsigned long long lines = 0;
+  std::chrono::steady_clock::duration paused{};
   const auto start = std::chrono::steady_clock::now();
   while (std::getline(input, line)) {
     if (const auto result = producer->publish(line); !result) {
@@ -85,20 +98,34 @@ int publish(const std::string& file) {
                       " bytes: " + result.error().message());
     }
     newline_at_end = !input.eof();
-    ++lines;
+    if (++lines != half) continue;
+    // The daemon is killed here; the second half does without it.
+    const auto halted = std::chrono::steady_clock::now();
+    std::ofstream{mark + ".half"};
+    while (access((mark + ".go-on").c_str(), F_OK) != 0) std::this_thread::sleep_for(1ms);
+    paused += std::chrono::steady_clock::now() - halted;
   }
   const shmq::Attribute end[] = {{end_key, newline_at_end ? "newline" : "none"}};
-  if (const auto result = producer->publish("", {.attributes = end}); !result) {
-    return complain(result.error());
-  }
-  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+  const auto last = producer->publish("", {.attributes = end});
+  if (!last) return complain(last.error());
+  const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start - paused;
   std::printf("rate %.0f\n", static_cast<double>(lines) / taken.count());
+  // The daemon may be away at this moment: it comes back, and so does its answer.
+  for (int attempt = 0;; ++attempt) {
+    auto synced = producer->wait_synced(*last, 30s);
+    if (synced) break;
+    if (!(synced.error() == shmq::Errc::daemon_away) || attempt == 500) {
+      return complain(synced.error());
+    }
+    std::this_thread::sleep_for(20ms);
+  }
+  std::printf("synced %llu\n", static_cast<unsigned long long>(last->value + 1));
   return 0;
 }
 
 // Exactly once in effect, though delivery is at least once: the rebuilt bytes and the seq that they
 // reach stand in the progress file before the ack, and a successor cuts off what lies beyond.
-int archive(const std::string& output, unsigned long long hang_after) {
+int archive(const std::string& group, const std::string& output, unsigned long long hang_after) {
   const std::string progress_name = output + ".progress";
   std::uint64_t next_seq = 0;
   std::uint64_t bytes = 0;
@@ -153,7 +180,7 @@ int archive(const std::string& output, unsigned long long hang_after) {
     std::fclose(progress);
     return std::rename(next_name.c_str(), progress_name.c_str()) == 0;
   };
-  const int code = consume("archive", take, done);
+  const int code = consume(group.c_str(), take, done);
   if (descriptor >= 0) close(descriptor);
   return code;
 }
@@ -182,6 +209,17 @@ int index() {
   if (code != 0) return code;
   std::printf("index %llu %zu\n", lines, fields.size());
   return 0;
+}
+
+int wait_until_open() {
+  for (int attempt = 0;; ++attempt) {
+    auto queue = open_queue();
+    if (queue) return 0;
+    const bool may_come =
+        queue.error() == shmq::Errc::daemon_away || queue.error() == shmq::Errc::no_such_queue;
+    if (!may_come || attempt == 1500) return complain(queue.error());
+    std::this_thread::sleep_for(20ms);
+  }
 }
 
 int remove() {

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "crowd.hpp"
+#include "durable.hpp"
 #include "held.hpp"
 #include "runner.hpp"
 
@@ -32,6 +33,9 @@ struct Options {
   bool crowd = false;
   bool pin = false;
   bool held = false;
+  bool durable = false;
+  std::string shmqd = "shmqd";
+  std::string data_dir = ".";
   std::uint64_t arena_kib = 64U << 10;
   std::uint32_t chunk_kib = 256;
 };
@@ -294,6 +298,15 @@ int run(Options options) {
                      .smoke = options.smoke,
                      .output = options.output});
   }
+  if (options.durable) {
+    return run_durable({.name_space = "bench-" + std::to_string(getpid()),
+                        .shmqd = options.shmqd,
+                        .directory = options.data_dir,
+                        .seconds = options.seconds,
+                        .smoke = options.smoke,
+                        .output = options.output,
+                        .check = options.check});
+  }
   if (options.crowd) {
     if (options.sizes.empty()) options.sizes = {64};
     return run_crowd(options);
@@ -353,6 +366,9 @@ int main(int argc, char** argv) {
                "the rate beside 64 held and 1,000 delayed messages, against that without");
   app.add_option("--arena-kib", options.arena_kib, "with --held: payload memory of the queue");
   app.add_option("--chunk-kib", options.chunk_kib, "with --held: size of a chunk");
+  app.add_flag("--durable", options.durable, "what durability costs, with a private daemon");
+  app.add_option("--shmqd", options.shmqd, "with --durable: the daemon's program");
+  app.add_option("--data-dir", options.data_dir, "with --durable: the disk to measure");
   app.add_flag("--check", options.check, "the ratio check: exit 1 on a failure, 77 if undecided");
   try {
     app.parse(argc, argv);
