@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/engine/managed_queue.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
 
 #include "base/mutant.hpp"
+#include "control/settings.hpp"
 #include "queue/head.hpp"
 
 namespace shmq::engine {
@@ -27,6 +29,20 @@ ManagedQueue::~ManagedQueue() {
   source_.reset();
 }
 
+namespace {
+
+// As the queue was made. The ring of a rebuilt one may be larger, and with it each loss of power
+// would take a larger gap along.
+std::uint64_t chosen_slots(const journal::CheckpointState& state, std::uint64_t of_segment) {
+  const auto own = state.settings.find(journal::Uuid{});
+  if (own == state.settings.end()) return of_segment;
+  const auto options = control::queue_options_from(
+      {reinterpret_cast<const char*>(own->second.data()), own->second.size()}, "");
+  return options ? std::min(options->slots, of_segment) : of_segment;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<ManagedQueue>> ManagedQueue::create(
     QueueParts parts, const journal::WriterOptions& options, const std::string& doorbell_path,
     Log log, std::function<void(ManagedQueue&)> on_hot) {
@@ -47,7 +63,7 @@ Result<std::unique_ptr<ManagedQueue>> ManagedQueue::create(
   sync::store_release(segment.control().daemon_generation, 1);
   SHMQ_CRASH_POINT("daemon.generation_set");
   journal::WriterOptions own = options;
-  own.ring_slots = segment.limits().slots;
+  own.ring_slots = chosen_slots(start.state, segment.limits().slots);
   queue->writer_ = std::make_unique<journal::Writer>(
       *queue->parts_.disk, static_cast<journal::MessageSource&>(*queue), own, std::move(start));
   queue->wake();

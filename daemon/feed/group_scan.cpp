@@ -101,7 +101,6 @@ std::uint64_t GroupScan::scan_shared(std::uint32_t index) {
   const std::uint64_t entries = segment_.limits().window_entries;
   // [D1] acquire, pairs with F1, before the window: what is below is settled, or live in the table.
   const std::uint64_t floor = sync::load_acquire(group.progress.low);
-  if (base::mutant(72)) scan_table(index, ~std::uint64_t{0});  // too early
   std::uint64_t seq = floor;
   for (; seq != floor + entries; ++seq) {
     const sync::Word16 seen = read_pair(segment_.window(index)[seq & (entries - 1)]);
@@ -119,7 +118,7 @@ std::uint64_t GroupScan::scan_shared(std::uint32_t index) {
       unsettled_.push_back({seq, lease});
     }
   }
-  if (!base::mutant(72)) scan_table(index, seq);
+  scan_table(index, seq);
   return seq;
 }
 

@@ -360,6 +360,9 @@ class Restorer {
         returned += lease.state == shm::LeaseState::ready ? 1 : 0;
       }
       sync::store_relaxed(word.low, seq);
+      if (base::mutant(77) && lease.state == shm::LeaseState::ready) {
+        lease = {.state = shm::LeaseState::ready};
+      }
       sync::store_relaxed(word.high, shm::pack(lease));
     }
     if (!group.is_shared()) sync::store_relaxed(entry.returned_count, returned);

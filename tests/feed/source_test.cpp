@@ -3,6 +3,7 @@
 
 #include "daemon/feed/restore.hpp"
 #include "daemon/feed/segment_source.hpp"
+#include "queue/stragglers.hpp"
 #include "support/durable_queue.hpp"
 
 namespace {
@@ -164,6 +165,31 @@ TEST(Source, groups_that_come_and_go_are_told) {
   fed.take(0);
   EXPECT_EQ(fed.state.groups.size(), 1U);
   EXPECT_FALSE(fed.source->has_news());
+}
+
+TEST(Source, no_seq_is_given_out_at_or_above_the_ceiling) {
+  DurableQueue low;
+  low.mark->advance({.seq_ceiling = 3});
+  Queue queue = DurableQueue::need(low.open());
+  auto producer = queue.producer().value();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(producer.publish(bytes("m")));
+  EXPECT_FALSE(producer.publish(bytes("m")));
+  low.mark->advance({.seq_ceiling = 4});
+  EXPECT_TRUE(producer.publish(bytes("m")));
+}
+
+// An evictor died between its reservation and the window's CAS, and the message was acked since.
+TEST(Source, a_reservation_in_vain_does_not_bring_a_settled_message_back) {
+  Fed fed{GroupMode::shared};
+  fed.publish(1);
+  auto consumer = fed.queue->consumer("g").value();
+  auto held = consumer.try_receive().value();
+  queue::StragglerTable table{*fed.segment, 0};
+  const shm::Lease lease = shm::unpack_lease(fed.segment->window(0)[0].high);
+  ASSERT_TRUE(table.reserve(0, lease, 0, 1));
+  ASSERT_EQ(held.ack(), Settlement::settled);
+  fed.take(1);
+  EXPECT_TRUE(fed.only_group().is_settled(0));
 }
 
 }  // namespace

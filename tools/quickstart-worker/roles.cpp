@@ -119,7 +119,7 @@ int publish(const std::string& file, unsigned long long half, const std::string&
     }
     std::this_thread::sleep_for(20ms);
   }
-  std::printf("synced %llu\n", static_cast<unsigned long long>(last->value + 1));
+  std::printf("synced %llu\n", static_cast<unsigned long long>(last.seq().value + 1));
   return 0;
 }
 
