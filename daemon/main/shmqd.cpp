@@ -258,6 +258,7 @@ int run(const CommandLine& line) {
 int main(int argc, char** argv) {
   using namespace shmq::daemon_main;
   CLI::App app{"The daemon of libshmq: keeps durable queues on disk.", "shmqd"};
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   CommandLine line;
   bool foreground = false;
   app.add_option("--namespace", line.name_space,
