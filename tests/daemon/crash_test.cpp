@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -49,8 +50,9 @@ class Driven {
     options.name_space = name_space;
     options.data_dir = data;
     options.sweep_ns = sweep_ns;
-    auto made = engine::Engine::create(std::move(options), *loop, backend,
-                                       [](engine::Level, const std::string&) {});
+    auto made = engine::Engine::create(
+        std::move(options), *loop, backend,
+        [](engine::Level, const std::string& sentence) { std::printf("%s\n", sentence.c_str()); });
     if (!made) throw std::runtime_error{made.error().message()};
     engine = std::move(*made);
   }
@@ -103,7 +105,7 @@ class Crash : public ::testing::Test {
     fs::remove_all(data, ignored);
   }
 
-  static inline const char* target = nullptr;
+  [[maybe_unused]] static inline const char* target = nullptr;
 
   // A whole life in a child that dies at `point`, once `arm_after` was answered. Gives what was
   // answered before; nothing if the point was not met.

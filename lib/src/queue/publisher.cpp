@@ -20,20 +20,33 @@ Publisher::Publisher(std::shared_ptr<shm::Segment> segment, std::byte* arena, st
       arena_(arena),
       self_(owner - 1),
       guess_(sync::load_acquire(control_.tail_hint)),
-      seen_head_(read_head(*segment_)),
-      chunks_(*segment_, arena, owner, generation) {}
+      chunks_(*segment_, arena, owner, generation) {
+  see_head(read_head(*segment_));
+}
+
+// A seq at or above the ceiling might be given out again after a power loss. In a ring that was
+// made larger when the queue was rebuilt, that is nearer than the ring's end.
+void Publisher::see_head(std::uint64_t head) noexcept {
+  seen_head_ = head;
+  room_ = slot_count_;
+  if (segment_->limits().durable == 0 || base::mutant(76)) return;
+  const shm::Mark* mark = segment_->mark();
+  // acquire: what is below is on stable storage. It only grows: an old value is merely too low.
+  const std::uint64_t ceiling = mark != nullptr ? sync::load_acquire(mark->seq_ceiling) : 0;
+  room_ = ceiling > head ? std::min(slot_count_, ceiling - head) : 0;
+}
 
 bool Publisher::find_room(std::uint64_t& guess) noexcept {
   // Cheap first: somebody may have moved head already.
-  seen_head_ = read_head(*segment_);
+  see_head(read_head(*segment_));
   // Unsigned distance: a guess below head was lapped and is guessed again, not waited on.
   if (static_cast<std::int64_t>(guess - seen_head_) < 0) {
     guess = std::max(seen_head_, sync::load_acquire(control_.tail_hint));
   }
-  if (guess - seen_head_ < slot_count_) return true;
+  if (guess - seen_head_ < room_) return true;
   advance_floors(*segment_, self_);
-  seen_head_ = refresh_head(*segment_);
-  return guess - seen_head_ < slot_count_;
+  see_head(refresh_head(*segment_));
+  return guess - seen_head_ < room_;
 }
 
 bool Publisher::has_slot() noexcept {
@@ -49,7 +62,7 @@ Attempt Publisher::try_publish(std::byte* place, std::uint32_t chunk, std::uint6
   // Each turn that does not publish walks over a message of somebody else; more turns than a
   // thousand laps is a ring whose stamps contradict each other.
   for (std::uint64_t turn = 0; turn < slot_count_ * 1024; ++turn) {
-    if (SHMQ_UNLIKELY(guess - seen_head_ >= slot_count_) && !find_room(guess)) {
+    if (SHMQ_UNLIKELY(guess - seen_head_ >= room_) && !find_room(guess)) {
       guess_ = guess;
       return Attempt::no_room;
     }

@@ -5,7 +5,8 @@
 // Invariants:
 //  1. A message exists from the CAS [P3] on; before it nothing of it can be seen, after it all.
 //  2. Whoever dies or stops here delays nobody: there is no claimed-but-unwritten state.
-//  3. A seq's slot is taken only when head has passed the seq one lap earlier.
+//  3. A seq's slot is taken only when head has passed the seq one lap earlier; on a durable queue,
+//     below the ceiling that is on stable storage alone.
 // Progress: lock-free; a failed CAS means that another producer's message was published.
 #pragma once
 
@@ -36,7 +37,7 @@ class Publisher {
   bool publish_at_guess(std::byte* place) noexcept {
     const std::uint64_t guess = guess_;
     const std::uint64_t slot_count = slot_count_;
-    if (SHMQ_UNLIKELY(guess - seen_head_ >= slot_count)) return false;
+    if (SHMQ_UNLIKELY(guess - seen_head_ >= room_)) return false;
     sync::Word16& slot = slots_[guess & (slot_count - 1)];
     // [P1], [P2], [P3], [P4]: as in try_publish.
     const sync::Word16 seen = sync::read_halves(slot);
@@ -76,6 +77,7 @@ class Publisher {
 
  private:
   bool find_room(std::uint64_t& guess) noexcept;
+  void see_head(std::uint64_t head) noexcept;
 
   std::shared_ptr<shm::Segment> segment_;
   shm::Control& control_;
@@ -85,6 +87,7 @@ class Publisher {
   std::uint32_t self_;           // participant entry
   std::uint64_t guess_ = 0;      // of the tail
   std::uint64_t seen_head_ = 0;  // never beyond head
+  std::uint64_t room_ = 0;       // seqs from there on that may be given out: at most the ring's
   ProducerChunks chunks_;
 };
 

@@ -161,8 +161,9 @@ Result<void> allocate(int descriptor, std::uint64_t bytes, const std::string& wh
 
 }  // namespace
 
-Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
-                                                 const QueueOptions& options, Authority authority) {
+Result<std::shared_ptr<Segment>> Segment::create(
+    const std::string& queue, const QueueOptions& options, Authority authority,
+    const std::optional<std::array<std::uint8_t, 16>>& uuid) {
   const std::string what = describe_queue("create", queue);
   const std::string name_space = base::resolve_namespace(options.name_space);
   if (auto valid = check_names(name_space, queue, what); !valid)
@@ -186,7 +187,11 @@ Result<std::shared_ptr<Segment>> Segment::create(const std::string& queue,
                                 ""});
   }
   const SharedObject object{descriptor};
-  const Header header = make_header(name_space, queue, limits);
+  Header header = make_header(name_space, queue, limits);
+  if (uuid) {
+    std::copy(uuid->begin(), uuid->end(), header.uuid);
+    header.checksum = header_checksum(header);
+  }
   if (auto done = allocate(descriptor, header.segment_bytes, what); !done) {
     return tl::unexpected(done.error());
   }

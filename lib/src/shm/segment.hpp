@@ -16,8 +16,10 @@
 
 #include <sys/types.h>
 
+#include <array>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <shmq/error.hpp>
 #include <shmq/options.hpp>
 #include <string>
@@ -40,9 +42,11 @@ class Segment {
   Segment& operator=(const Segment&) = delete;
   ~Segment() = default;
 
-  static Result<std::shared_ptr<Segment>> create(const std::string& queue,
-                                                 const QueueOptions& options,
-                                                 Authority authority = Authority::client);
+  /// `uuid`: of a queue that goes on in a new segment; nothing: a new one.
+  static Result<std::shared_ptr<Segment>> create(
+      const std::string& queue, const QueueOptions& options,
+      Authority authority = Authority::client,
+      const std::optional<std::array<std::uint8_t, 16>>& uuid = std::nullopt);
   static Result<std::shared_ptr<Segment>> open(const std::string& queue, const OpenOptions& options,
                                                Authority authority = Authority::client);
   static Result<void> remove(const std::string& queue, const OpenOptions& options,
