@@ -211,8 +211,9 @@ TEST_F(Crash, a_segment_that_was_not_rebuilt_to_the_end_is_thrown_away) {
     }
   }
   Driven again{scratch.name_space, data};
-  ASSERT_TRUE(again.until([&] { return Queue::open("q").has_value(); })) << again.state_of("q");
-  const auto peeked = Queue::open("q")->peek(Seq{0}, 100);
+  ASSERT_TRUE(again.until([&] { return again.engine->is_ready(); }));
+  ASSERT_EQ(again.state_of("q"), "ok");
+  const auto peeked = Queue::open("q")->peek(Seq{0}, 10);
   ASSERT_TRUE(peeked) << peeked.error().message();
   EXPECT_EQ(peeked->size(), 10U);
 }
@@ -290,7 +291,7 @@ TEST_F(Crash, at_each_step_of_a_recovery) {
       EXPECT_GE(again.engine->status()[0].figures.watermark, 1U);
       ASSERT_TRUE(again.until([&] { return Queue::open("q").has_value(); }));
       auto queue = Queue::open("q");
-      const auto peeked = queue->peek(Seq{0}, 10);
+      const auto peeked = queue->peek(Seq{0}, 1);
       ASSERT_TRUE(peeked) << peeked.error().message();
       ASSERT_EQ(peeked->size(), 1U);
       EXPECT_EQ(peeked->at(0).seq.value, 0U);
