@@ -444,6 +444,13 @@ void Engine::reload() {
   refused_.clear();
 }
 
+bool Engine::is_ready() const noexcept {
+  return waiting_.empty() && std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) {
+           return queue.second->is_served() ||
+                  queue.second->figures().health != journal::Health::ok;
+         });
+}
+
 void Engine::begin_drain() {
   if (std::exchange(is_draining_, true)) return;
   waiting_.clear();

@@ -81,8 +81,9 @@ class Engine {
   /// Wakes those of the hot queues that have news.
   void look_at_hot();
 
-  /// No queue waits for its recovery any more.
-  [[nodiscard]] bool is_ready() const noexcept { return waiting_.empty(); }
+  /// No queue waits for its recovery any more, and clients can open all that are not refused, but
+  /// for those whose disk fails.
+  [[nodiscard]] bool is_ready() const noexcept;
   /// From now on: writes what is there, closes the journals.
   void begin_drain();
   [[nodiscard]] bool is_draining() const noexcept { return is_draining_; }

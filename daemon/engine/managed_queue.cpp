@@ -166,8 +166,9 @@ bool ManagedQueue::prepare_sleep() {
   set_asleep(true);
   // [D2] Pairs with the full barrier of a publish or ack: either its maker sees the flag and rings,
   // or what it made is seen now.
-  if (!base::mutant(93)) sync::full_fence();
+  sync::full_fence();
   SHMQ_CRASH_POINT("daemon.asleep");
+  if (base::mutant(93)) return true;
   if (health_ != journal::Health::ok || !source_->has_news()) return true;
   writer_->pump();
   tell_state();

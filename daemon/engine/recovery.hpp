@@ -6,7 +6,8 @@
 // Invariants:
 //  1. What memory holds is taken for newer than the disk only if the segment is valid, of this boot
 //     and of the journal's queue, says that it holds all that it should, and nobody else serves it.
-//  2. Nothing is written to the directory of a queue that is refused.
+//  2. Nothing is written to the directory of a queue whose plan of recovery is refused, or whose
+//     journal and memory contradict each other.
 //  3. Cut anywhere, it can be run again.
 #pragma once
 

@@ -148,7 +148,10 @@ class ServiceManager {
 
   /// Once in each turn. Gives when the next turn should be at the latest.
   std::uint64_t tell(const host::Host& host, std::uint64_t now_ns) {
-    if (host.is_ready() && !std::exchange(is_ready_told_, true)) ::sd_notify(0, "READY=1");
+    if (!is_ready_told_ && host.is_ready()) {
+      is_ready_told_ = true;
+      ::sd_notify(0, "READY=1");
+    }
     const std::size_t served = host.engine().served();
     const std::size_t refused = host.engine().refused();
     if (served != served_ || refused != refused_) {
@@ -258,6 +261,7 @@ int run(const CommandLine& line) {
 int main(int argc, char** argv) {
   using namespace shmq::daemon_main;
   CLI::App app{"The daemon of libshmq: keeps durable queues on disk.", "shmqd"};
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
   CommandLine line;
   bool foreground = false;
   app.add_option("--namespace", line.name_space,

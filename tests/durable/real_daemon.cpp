@@ -2,19 +2,41 @@
 #include "durable/real_daemon.hpp"
 
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstddef>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <sstream>
 #include <stdexcept>
 
 namespace shmq::testing {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+// io_uring_setup fails with EPERM from here on, also in what is executed.
+bool deny() {
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog program{.len = std::size(filter), .filter = filter};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+}  // namespace
 
 RealDaemon::RealDaemon() {
   std::string pattern = (fs::temp_directory_path() / "shmq-durable.XXXXXX").string();
@@ -40,8 +62,13 @@ void RealDaemon::start() {
   const int out = ::open(log.c_str(), O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0600);
   ::dup2(out, STDOUT_FILENO);
   ::dup2(out, STDERR_FILENO);
-  ::execl(SHMQD, "shmqd", "--foreground", "--data-dir", data.c_str(), "--runtime-dir", run.c_str(),
-          nullptr);
+  if (is_io_uring_denied_ && !deny()) ::_exit(126);
+  std::vector<std::string> words{"shmqd", "--foreground", "--data-dir", data, "--runtime-dir", run};
+  words.insert(words.end(), arguments_.begin(), arguments_.end());
+  std::vector<char*> pointers;
+  for (std::string& word : words) pointers.push_back(word.data());
+  pointers.push_back(nullptr);
+  ::execv(SHMQD, pointers.data());
   ::_exit(127);
 }
 
@@ -77,6 +104,10 @@ void RealDaemon::forget_memory() const {
       fs::remove(entry.path());
     }
   }
+}
+
+std::string RealDaemon::control_socket() const {
+  return directory_ / "run" / name_space() / "control";
 }
 
 fs::path RealDaemon::journal_of(const std::string& queue) const {

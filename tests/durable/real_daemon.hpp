@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "support/scratch.hpp"
 
@@ -21,24 +22,32 @@ class RealDaemon {
   ~RealDaemon();
 
   void start();
+  /// For the next start: io_uring is denied by a seccomp filter, as in a container.
+  void deny_io_uring() { is_io_uring_denied_ = true; }
+  /// For the next start: more of the command line.
+  void set_arguments(std::vector<std::string> arguments) { arguments_ = std::move(arguments); }
   /// SIGKILL, and waits for its end.
   void kill();
   /// SIGTERM, and waits for its end; gives the exit status.
   int drain();
+  /// Its wait status.
+  int wait_for_end();
   /// A power loss as far as memory goes: every object of the namespace in /dev/shm is removed.
   void forget_memory() const;
   [[nodiscard]] bool runs() const;
   [[nodiscard]] const std::string& name_space() const noexcept { return scratch_.name_space; }
+  [[nodiscard]] pid_t pid() const noexcept { return pid_; }
+  [[nodiscard]] std::string control_socket() const;
   [[nodiscard]] std::filesystem::path journal_of(const std::string& queue) const;
   /// The last lines of what it logged, for failures.
   [[nodiscard]] std::string log() const;
 
  private:
-  int wait_for_end();
-
   Scratch scratch_;
   std::filesystem::path directory_;
   pid_t pid_ = -1;
+  bool is_io_uring_denied_ = false;
+  std::vector<std::string> arguments_;
 };
 
 }  // namespace shmq::testing
