@@ -78,6 +78,7 @@ TEST(Confirm, a_synced_publish_returns_once_the_watermark_has_passed_it_and_not_
     auto call = in_thread([&] { return producer.publish("x", {.durability = synced}); });
     EXPECT_EQ(served.daemon.await_ring(), "q");
     served.durable.move_watermark(1);  // of the one before
+    served.daemon.forget_rings();
     auto second = in_thread([&] {
       auto other = served.producer(spin);
       return other.publish("y", {.durability = synced, .timeout = 30s});
@@ -203,6 +204,7 @@ TEST(Confirm, waits_end_by_interrupt_close_and_stop_token) {
   EXPECT_EQ(served.daemon.await_ring(), "q");
   producer.interrupt();
   EXPECT_EQ(call->get().code(), Errc::published_unconfirmed);
+  served.daemon.forget_rings();
   std::stop_source source;
   auto waiting = in_thread([&] {
     const auto done = producer.wait_synced({0}, forever, source.get_token());
@@ -211,6 +213,7 @@ TEST(Confirm, waits_end_by_interrupt_close_and_stop_token) {
   EXPECT_EQ(served.daemon.await_ring(), "q");
   source.request_stop();
   EXPECT_EQ(waiting->get(), Errc::interrupted);
+  served.daemon.forget_rings();
   auto closing = in_thread([&] { return producer.publish("b", {.durability = synced}); });
   EXPECT_EQ(served.daemon.await_ring(), "q");
   producer.close();

@@ -50,6 +50,7 @@ struct ConsumeArguments {
   std::uint64_t count = std::numeric_limits<std::uint64_t>::max();
   bool counted = false;
   bool ack = true;
+  shmq::Durability durability = shmq::Durability::memory;
   std::optional<nanoseconds> timeout;
   bool follow = false;
   std::optional<std::string> command;
@@ -77,6 +78,9 @@ class ConsumeCommand {
     if (arguments.format == "json" || context.json) framing_ = Framing::json;
     if (arguments.nul) framing_ = Framing::nul;
     if (arguments.frame) framing_ = Framing::length;
+    if (arguments.durability != shmq::Durability::memory && !queue_.info().durable) {
+      throw failure_of(shmq::Errc::not_durable, what_);
+    }
     // "Publishing has not begun" is not "drained": then the first message is waited for.
     first_wait_ = !arguments.timeout && nothing_was_published();
     if (first_wait_ && !arguments.follow) {
@@ -267,12 +271,32 @@ class ConsumeCommand {
     std::size_t refused = 0;
     if (shared_) {
       for (shmq::Delivery& delivery : deliveries) {
-        if (delivery.ack() == shmq::Settlement::lease_lost) ++refused;
+        if (delivery.ack(ack_options()) == shmq::Settlement::lease_lost) ++refused;
       }
-    } else if (consumer_.ack_through(deliveries.back().seq()) == shmq::Settlement::lease_lost) {
+    } else if (consumer_.ack_through(deliveries.back().seq(), ack_options()) ==
+               shmq::Settlement::lease_lost) {
       refused = deliveries.size();
     }
     if (refused != 0) tell_lost(messages(refused) + " of those written");
+    confirm_acks();
+  }
+
+  /// Of single acks; what shall be synced is waited for once for all that were written.
+  [[nodiscard]] shmq::AckOptions ack_options() const {
+    return {.durability = arguments_.durability == shmq::Durability::flushed
+                              ? shmq::Durability::flushed
+                              : shmq::Durability::memory};
+  }
+
+  void confirm_acks() {
+    if (arguments_.durability != shmq::Durability::synced) return;
+    const auto confirmed = consumer_.wait_acks_synced(shmq::forever, stop_.token());
+    if (confirmed) return;
+    Failure failure = failure_of(confirmed.error(), what_);
+    failure.why = "acknowledged, but not confirmed to be on stable storage: " + failure.why;
+    failure.remedy = "wait with shmqctl sync " + arguments_.queue;
+    if (stop_.signal() != 0) failure.exit_code = stop_.exit_code();
+    throw failure;
   }
 
   // --- to a command ----------------------------------------------------------------------------
@@ -296,9 +320,11 @@ class ConsumeCommand {
     }
     if (!arguments_.ack) {
       held_.push_back(std::move(delivery));
-    } else if (delivery.ack() == shmq::Settlement::lease_lost) {
+    } else if (delivery.ack(ack_options()) == shmq::Settlement::lease_lost) {
       if (!lost) tell_lost(name + ", whose command has succeeded,");
       return;
+    } else {
+      confirm_acks();
     }
     ++settled_;
   }
@@ -437,6 +463,8 @@ void add_consume_command(CLI::App& app, Context& context) {
           "auto (default): after the write; none: all are held, and given back at the end")
       ->type_name("auto|none")
       ->check(CLI::IsMember({"auto", "none"}));
+  add_durability(*command, a->durability,
+                 "how long an ack must last: memory (default), flushed, synced");
   add_end_options(*command, a);
   add_output_options(*command, a);
   command->callback([&context, arguments] {

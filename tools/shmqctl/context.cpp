@@ -19,8 +19,10 @@
 namespace shmqctl {
 
 shmq::OpenOptions open_options(const Context& context, shmq::Access access) {
-  return {
-      .access = access, .name_space = context.name_space, .trusted_owners = context.trusted_owners};
+  return {.access = access,
+          .name_space = context.name_space,
+          .trusted_owners = context.trusted_owners,
+          .runtime_dir = context.runtime_dir};
 }
 
 shmq::Queue open_queue(const Context& context, const std::string& name, shmq::Access access) {
@@ -152,6 +154,33 @@ CLI::Option* add_time(CLI::App& command, const std::string& name,
                       std::function<void(std::chrono::nanoseconds)> use, const std::string& help) {
   return add_parsed<std::chrono::nanoseconds>(command, name, std::move(use), help, "TIME",
                                               "a time such as 30s, 5ms or 2min", parse_time);
+}
+
+CLI::Option* add_durability(CLI::App& command, shmq::Durability& durability,
+                            const std::string& help) {
+  return command
+      .add_option_function<std::string>(
+          "--durability",
+          [&durability](const std::string& text) {
+            if (text == "memory") {
+              durability = shmq::Durability::memory;
+            } else if (text == "flushed") {
+              durability = shmq::Durability::flushed;
+            } else if (text == "synced") {
+              durability = shmq::Durability::synced;
+            } else {
+              throw CLI::ValidationError("--durability",
+                                         "'" + text + "' is not memory, flushed or synced");
+            }
+          },
+          help)
+      ->type_name("memory|flushed|synced");
+}
+
+shmq::DaemonOptions daemon_options(const Context& context) {
+  return {.name_space = context.name_space,
+          .runtime_dir = context.runtime_dir,
+          .trusted_owners = context.trusted_owners};
 }
 
 shmq::GroupMode read_mode_name(const std::string& option, const std::string& text) {

@@ -16,7 +16,8 @@
 namespace shmqctl {
 
 struct Context {
-  std::string name_space;  ///< empty: SHMQ_NAMESPACE, else "default"; the library decides
+  std::string name_space;   ///< empty: SHMQ_NAMESPACE, else "default"; the library decides
+  std::string runtime_dir;  ///< of the daemon; empty: the library looks in the usual places
   bool json = false;
   bool no_headers = false;
   bool quiet = false;
@@ -71,6 +72,11 @@ void add_publish_command(CLI::App& app, Context& context);
 void add_consume_command(CLI::App& app, Context& context);
 void add_look_commands(CLI::App& app, Context& context);
 void add_journal_commands(CLI::App& app, Context& context);
+void add_daemon_commands(CLI::App& app, Context& context);
+/// --durability, of publishes and of acks.
+CLI::Option* add_durability(CLI::App& command, shmq::Durability& durability,
+                            const std::string& help);
+shmq::DaemonOptions daemon_options(const Context& context);
 
 // Options whose values have units. A value that cannot be read is CLI11's error: exit 2.
 CLI::Option* add_size(CLI::App& command, const std::string& name,

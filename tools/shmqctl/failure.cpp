@@ -36,6 +36,7 @@ std::string default_remedy(const std::error_code& code) {
     case shmq::Errc::foreign_owner: return "name the owner with --trust-owner if you trust it";
     case shmq::Errc::full: return "consume or purge, or give another --overflow at creation";
     case shmq::Errc::timed_out: return "give a longer --timeout";
+    case shmq::Errc::daemon_away: return "start it: shmqd";
     case shmq::Errc::message_too_large: return "see max_message_bytes in shmqctl queue info";
     case shmq::Errc::in_flight_limit:
       return "settle messages first, or create the queue with a larger --window";

@@ -3,7 +3,10 @@
 // shmqctl verify, dump: journals on disk, read only, with or without a daemon.
 #include <unistd.h>
 
+#include <cstdlib>
+#include <filesystem>
 #include <memory>
+#include <optional>
 #include <shmq/journal.hpp>
 
 #include "context.hpp"
@@ -50,7 +53,43 @@ Json report_json(const shmq::JournalReport& report) {
           {"plan", report.plan}};
 }
 
-int verify(const Context& context, const std::string& directory) {
+struct VerifyArguments {
+  std::string target;  // a directory, or the name of a queue
+  std::optional<std::string> data_dir;
+};
+
+/// Where the journal of a queue lies: a directory a namespace, in it one a queue.
+std::string journal_of(const Context& context, const VerifyArguments& arguments) {
+  const std::string what = "verify the journal of queue '" + arguments.target + "'";
+  std::string data_dir = arguments.data_dir.value_or("");
+  const char* variable = std::getenv("SHMQ_NAMESPACE");
+  std::string name_space = context.name_space;
+  if (name_space.empty()) name_space = variable != nullptr && *variable != 0 ? variable : "default";
+  if (data_dir.empty()) {
+    const auto status = shmq::daemon_status(daemon_options(context));
+    if (!status) {
+      Failure failure = failure_of(status.error(), what);
+      failure.what = what + ": " + failure.what;
+      failure.remedy = "name the daemon's data directory with --data-dir, or the journal's own";
+      throw failure;
+    }
+    const Json object = Json::parse(*status, nullptr, false);
+    data_dir = object.value("data_dir", "");
+  }
+  for (const std::string& directory :
+       {data_dir + "/" + name_space + "/" + arguments.target, data_dir + "/" + arguments.target}) {
+    if (std::filesystem::is_directory(directory)) return directory;
+  }
+  throw Failure{exit_no_such_thing, what,
+                "no journal of it in '" + data_dir + "/" + name_space + "'",
+                "see shmqctl daemon status, or name the directory"};
+}
+
+int verify(const Context& context, const VerifyArguments& arguments) {
+  const bool is_directory =
+      arguments.target.find('/') != std::string::npos ||
+      (!arguments.data_dir && std::filesystem::is_directory(arguments.target));
+  const std::string directory = is_directory ? arguments.target : journal_of(context, arguments);
   const shmq::JournalReport report =
       take(shmq::verify_journal(directory), "verify journal '" + directory + "'");
   if (context.json) {
@@ -73,13 +112,19 @@ int verify(const Context& context, const std::string& directory) {
 }
 
 void add_verify(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("verify", "check the journal in a directory, read only");
-  auto directory = std::make_shared<std::string>();
-  command->add_option("directory", *directory, "directory of one queue's journal files")
-      ->type_name("DIR")
+  CLI::App* command = app.add_subcommand("verify", "check the journal of a queue, read only");
+  auto arguments = std::make_shared<VerifyArguments>();
+  command
+      ->add_option("queue", arguments->target,
+                   "a durable queue, or the directory of one queue's journal files")
+      ->type_name("QUEUE|DIR")
       ->required();
-  command->callback([&context, directory] {
-    context.command = [&context, directory] { return verify(context, *directory); };
+  command
+      ->add_option("--data-dir", arguments->data_dir,
+                   "the daemon's data directory (default: the running daemon is asked)")
+      ->type_name("DIR");
+  command->callback([&context, arguments] {
+    context.command = [&context, arguments] { return verify(context, *arguments); };
   });
 }
 

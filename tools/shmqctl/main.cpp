@@ -48,6 +48,10 @@ void add_global_options(CLI::App& app, Context& context) {
          "open queues that belong to USER, too; repeatable")
       ->type_name("USER")
       ->allow_extra_args(false);
+  app.add_option("--runtime-dir", context.runtime_dir,
+                 "where the daemon has its sockets (default: SHMQ_RUNTIME_DIR, else "
+                 "$XDG_RUNTIME_DIR/shmq, then /run/shmq)")
+      ->type_name("DIR");
   app.set_version_flag("--version", std::string{"shmqctl "} + shmq::version());
 }
 
@@ -79,6 +83,7 @@ int run(int argc, char** argv) {
   add_consume_command(app, context);
   add_look_commands(app, context);
   add_journal_commands(app, context);
+  add_daemon_commands(app, context);
   fall_through(app);
   app.footer(
       "Sizes as 64MiB, times as 30s or 5ms. Exit: 0 ok, 1 error, 2 usage, 3 no such thing, "

@@ -11,6 +11,7 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <memory>
 
 #include "context.hpp"
@@ -24,6 +25,7 @@ namespace {
 
 using Payload = std::span<const std::byte>;
 constexpr std::size_t batch_messages = 64;
+constexpr std::size_t pending_max = 65536;
 
 struct PublishArguments {
   std::string queue;
@@ -31,6 +33,7 @@ struct PublishArguments {
   std::optional<std::string> file;
   bool nul = false;
   bool frame = false;
+  shmq::Durability durability = shmq::Durability::memory;
   bool print_seq = false;
   bool publish_time = false;
   std::chrono::nanoseconds timeout = shmq::forever;
@@ -66,6 +69,9 @@ class Publisher {
         max_message_bytes_(queue_.info().max_message_bytes) {
     for (const auto& [key, value] : arguments.attributes) attributes_.push_back({key, value});
     options_.timeout = arguments.timeout;
+    // Many are on their way to stable storage at once; each is waited for before its seq is
+    // printed.
+    options_.durability = waits_ ? shmq::Durability::flushed : arguments.durability;
     options_.attributes = attributes_;
     options_.stop = stop_.token();
   }
@@ -78,6 +84,7 @@ class Publisher {
     } else {
       publish_stream(STDIN_FILENO);
     }
+    await_all();
     flush_seqs();
     if (context_.json && !arguments_.print_seq) {
       Json fields{{"queue", arguments_.queue}, {"published", published_}};
@@ -128,6 +135,7 @@ class Publisher {
         throw Failure{exit_error, attempt(), "the input ends in the middle of a frame",
                       "a frame is a 4-byte little-endian length and as many bytes"};
       }
+      if (waits_) await_until_readable(fd);
       flush_seqs();
       const std::span<char> room = splitter.room();
       const std::size_t got = read_some(fd, room, stop_, "read from stdin");
@@ -157,12 +165,63 @@ class Publisher {
     last_ = result.seq();
     ++published_;
     if (!arguments_.print_seq) return;
-    if (context_.json) {
-      seqs_ += Json{{"schema_version", json_schema_version}, {"seq", last_.value}}.dump() + "\n";
+    if (waits_) {
+      pending_.push_back(last_);
+      if (pending_.size() >= pending_max) await(pending_.front());
+      take_confirmed();
     } else {
-      seqs_ += std::to_string(last_.value) + "\n";
+      add_seq(last_);
     }
     if (seqs_.size() > 4096 || arguments_.rate > 0) flush_seqs();
+  }
+
+  void add_seq(shmq::Seq seq) {
+    if (context_.json) {
+      seqs_ += Json{{"schema_version", json_schema_version}, {"seq", seq.value}}.dump() + "\n";
+    } else {
+      seqs_ += std::to_string(seq.value) + "\n";
+    }
+  }
+
+  // --- what shall be on stable storage ---------------------------------------------------------
+
+  /// Their seqs may be printed now.
+  void take_confirmed() {
+    const shmq::Seq end = producer_.synced_end();
+    while (!pending_.empty() && pending_.front() < end) {
+      add_seq(pending_.front());
+      pending_.pop_front();
+    }
+  }
+
+  void await(shmq::Seq seq) {
+    const auto done = producer_.wait_synced(seq, arguments_.timeout, stop_.token());
+    take_confirmed();
+    if (done) return;
+    flush_seqs();
+    const shmq::Seq first = pending_.empty() ? seq : pending_.front();
+    Failure failure = failure_of(done.error(), "publish to queue '" + arguments_.queue + "'");
+    failure.why = (first == last_ ? "seq " : "seqs " + std::to_string(first.value) + " to ") +
+                  std::to_string(last_.value) +
+                  " published, but not confirmed to be on stable storage: " + failure.why;
+    failure.remedy = "they are in the queue: wait with shmqctl sync " + arguments_.queue;
+    if (stop_.signal() != 0) failure.exit_code = stop_.exit_code();
+    throw failure;
+  }
+
+  /// While no more comes in, what is on its way is waited for, the oldest first.
+  void await_until_readable(int fd) {
+    take_confirmed();
+    while (!pending_.empty()) {
+      flush_seqs();
+      pollfd item{fd, POLLIN, 0};
+      if (::poll(&item, 1, 0) > 0) return;
+      await(pending_.front());
+    }
+  }
+
+  void await_all() {
+    if (waits_ && published_ > 0) await(last_);
   }
 
   /// Waits until this message's turn at --rate. Deadlines are absolute, so that the average holds;
@@ -174,7 +233,9 @@ class Publisher {
     if (due_ < now - std::chrono::milliseconds{100}) due_ = now;
     while (now < due_) {
       flush_seqs();
-      const auto left = std::chrono::ceil<std::chrono::milliseconds>(due_ - now).count();
+      if (!pending_.empty()) take_confirmed();
+      auto left = std::chrono::ceil<std::chrono::milliseconds>(due_ - now).count();
+      if (!pending_.empty()) left = std::min<decltype(left)>(left, 2);  // they are printed soon
       pollfd item{stop_.fd(), POLLIN, 0};
       ::poll(&item, 1, static_cast<int>(std::min<long long>(left, 1000)));
       if (stop_.signal() != 0) refuse(shmq::Errc::interrupted);
@@ -196,6 +257,7 @@ class Publisher {
   }
 
   [[noreturn]] void refuse(shmq::Errc code) {
+    take_confirmed();
     flush_seqs();
     if (code == shmq::Errc::message_too_large) refuse_large();
     Failure failure = failure_of(code, attempt());
@@ -222,6 +284,8 @@ class Publisher {
   std::uint64_t max_message_bytes_;
   std::vector<shmq::Attribute> attributes_;
   shmq::PublishOptions options_;
+  const bool waits_ = arguments_.durability == shmq::Durability::synced;
+  std::deque<shmq::Seq> pending_;  // published, and to be printed once on stable storage
   std::uint64_t published_ = 0;
   shmq::Seq last_{};
   std::string seqs_;
@@ -265,8 +329,12 @@ void add_publish_command(CLI::App& app, Context& context) {
   add_input_options(*command, a);
   add_time(
       *command, "--timeout", [a](std::chrono::nanoseconds time) { a->timeout = time; },
-      "how long to wait for room, each time (default: for ever)");
-  command->add_flag("--print-seq", a->print_seq, "print the seq of each message");
+      "how long to wait for room and for stable storage, each time (default: for ever)");
+  command->add_flag("--print-seq", a->print_seq,
+                    "print the seq of each message, once it is as durable as --durability says");
+  add_durability(*command, a->durability,
+                 "memory (default); flushed, its way to disk begins at once; synced, on stable "
+                 "storage before it counts as published");
   command
       ->add_option_function<std::vector<std::string>>(
           "--attribute",

@@ -62,7 +62,8 @@ Json queue_json(const shmq::QueueInfo& info) {
           {"window_entries", info.window_entries},
           {"straggler_entries", info.straggler_entries},
           {"overflow", text_of(info.overflow)},
-          {"durable", info.durable}};
+          {"durable", info.durable},
+          {"visible", info.visible == shmq::Visible::synced ? "synced" : "published"}};
 }
 
 // --- create --------------------------------------------------------------------------------------
@@ -107,6 +108,7 @@ int create(const Context& context, CreateArguments& arguments) {
   shmq::QueueOptions& options = arguments.options;
   options.name_space = context.name_space;
   options.trusted_owners = context.trusted_owners;
+  options.runtime_dir = context.runtime_dir;
   // The group that the library makes when none is named.
   if (arguments.lease && options.groups.empty()) options.groups.push_back({.name = "default"});
   if (arguments.delivery_limit && options.groups.empty()) {
@@ -216,6 +218,18 @@ void add_create(CLI::App& parent, Context& context) {
           "Unix group of the queue")
       ->type_name("NAME");
   command->add_flag("--durable", options.durable, "on disk; needs the daemon");
+  command
+      ->add_option_function<std::string>(
+          "--visible",
+          [&options](const std::string& text) {
+            if (text != "published" && text != "synced") {
+              throw CLI::ValidationError("--visible", "'" + text + "' is not published or synced");
+            }
+            options.visible = text == "synced" ? shmq::Visible::synced : shmq::Visible::published;
+          },
+          "from when on consumers see a message: published (default), or synced, once it is on "
+          "stable storage (with --durable)")
+      ->type_name("published|synced");
   command->add_flag("--if-not-exists", arguments->if_not_exists,
                     "fine if it is there with the same limits; missing groups are created");
   command->callback([&context, arguments] {
@@ -292,6 +306,7 @@ int info(const Context& context, const std::string& name) {
   table.add({"stragglers", std::to_string(info.straggler_entries)});
   table.add({"overflow", std::string{text_of(info.overflow)}});
   table.add({"durable", info.durable ? "yes" : "no"});
+  table.add({"visible", info.visible == shmq::Visible::synced ? "synced" : "published"});
   table.print(context);
   return exit_ok;
 }

@@ -12,6 +12,7 @@
 #include <shmq/info.hpp>
 #include <shmq/options.hpp>
 #include <shmq/producer.hpp>
+#include <stop_token>
 #include <string_view>
 #include <vector>
 
@@ -49,6 +50,10 @@ class SHMQ_API Queue {
   /// degraded say whether it was made.
   Result<void> create_group(const GroupOptions& options);
   Result<void> remove_group(std::string_view name);
+
+  /// Waits until all that is published and settled in this queue by now is on stable storage.
+  /// Errors as Producer::wait_synced.
+  Result<void> sync(std::chrono::nanoseconds timeout = forever, std::stop_token stop = {});
 
   /// Settles everything published so far in every group; gives the number of messages that some
   /// group lost by it.

@@ -15,7 +15,9 @@ using namespace std::chrono_literals;
 
 // A successor must go on within 200 ms of a death: half of it for the look, half for the machine.
 constexpr std::chrono::nanoseconds standby_look_interval = 50ms;
-constexpr std::chrono::nanoseconds daemon_look_interval = 60ms;
+// Its end is told within 200 ms: a look, the patience, a look.
+constexpr std::chrono::nanoseconds daemon_look_interval = 40ms;
+constexpr std::chrono::nanoseconds daemon_patience = 100ms;
 constexpr std::uint32_t idle_looks_before_unpin = 256;
 constexpr std::uint32_t quick_looks = 16;
 constexpr std::uint32_t latency_looks = 256;  // about 150 ns: a round trip
@@ -240,7 +242,7 @@ void ConsumerCore::note_burst() noexcept {
 }
 
 // With visible = synced something is published, and not yet to be seen. A daemon that restarts is
-// waited for a little: gone is what is gone in two looks, a sleep apart.
+// waited for a little: gone is what has been gone for 100 ms of looks.
 Errc ConsumerCore::hurry_the_daemon(const Blocking& blocking) noexcept {
   const std::uint64_t watermark = confirms_.watermark();
   if (rung_at_ != watermark || blocking.slept()) {
@@ -248,10 +250,14 @@ Errc ConsumerCore::hurry_the_daemon(const Blocking& blocking) noexcept {
     confirms_.ring();
   }
   if (!blocking.sleeps()) return Errc::ok;
-  const bool is_away = confirms_.look() == Errc::daemon_away;
-  if (!is_away) looks_without_daemon_ = 0;
-  if (!is_away || ++looks_without_daemon_ < 3) return Errc::ok;
-  looks_without_daemon_ = 0;
+  if (confirms_.look() != Errc::daemon_away) {
+    away_since_ns_ = 0;
+    return Errc::ok;
+  }
+  const std::uint64_t now = base::clock->monotonic_ns();
+  if (away_since_ns_ == 0) away_since_ns_ = now;
+  if (std::chrono::nanoseconds{now - away_since_ns_} < daemon_patience) return Errc::ok;
+  away_since_ns_ = 0;
   return Errc::daemon_away;
 }
 

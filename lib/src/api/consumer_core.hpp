@@ -98,7 +98,7 @@ class ConsumerCore {
   std::uint64_t bytes_at_last_wait_ = 0;
   std::uint32_t last_reap_tick_ = 0;
   std::uint32_t empty_looks_ = 0;
-  std::uint32_t looks_without_daemon_ = 0;     // in a row
+  std::uint64_t away_since_ns_ = 0;            // as looks have found it; 0: it is there
   std::uint64_t rung_at_ = ~std::uint64_t{0};  // the watermark then
   bool reached_the_end_ = false;               // the last batch was cut short by the tail
   sync::Backoff backoff_;

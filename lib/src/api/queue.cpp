@@ -250,6 +250,26 @@ Result<void> Queue::remove_group(std::string_view name) {
                     [&] { return queue::remove_group(*segment, name); });
 }
 
+Result<void> Queue::sync(std::chrono::nanoseconds timeout, std::stop_token stop) {
+  const auto& segment = core_->segment;
+  const std::string what = segment->describe("sync");
+  if (auto fine = check_writable(*segment, what); !fine) return fine;
+  auto participation = queue::Participation::attach(segment, Role::administrator, "sync", 0);
+  if (!participation) return tl::unexpected(participation.error());
+  const detail::Confirms confirms{*segment, *participation, {}};
+  Errc code = confirms.durable() ? Errc::ok : Errc::not_durable;
+  if (code == Errc::ok) {
+    std::atomic<bool> interrupted{false};
+    const sync::CallGate gate;
+    detail::Blocking blocking{timeout, stop, interrupted, gate};
+    const std::uint64_t tail = queue::find_tail(*segment);
+    if (tail != 0) code = confirms.wait_synced(tail - 1, blocking);
+    if (code == Errc::ok) code = confirms.wait_acks_synced(blocking);
+  }
+  if (code == Errc::ok) return {};
+  return failure(code, what, make_error_code(code).message(), "");
+}
+
 Result<std::uint64_t> Queue::purge() {
   const auto& segment = core_->segment;
   if (auto fine = check_writable(*segment, segment->describe("purge")); !fine) {

@@ -13,7 +13,8 @@ const char* text_of(Errc code) noexcept {
     case Errc::full: return "the queue is full";
     case Errc::timed_out: return "timed out";
     case Errc::interrupted: return "interrupted";
-    case Errc::not_published: return "not published: the daemon is not running, or its disk fails (see shmqctl daemon "
+    case Errc::not_published:
+      return "not published: the daemon is not running, or its disk fails (see shmqctl daemon "
              "status)";
     case Errc::published_unconfirmed:
       return "published, but its durability was not confirmed in time";
