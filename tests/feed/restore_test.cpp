@@ -269,7 +269,9 @@ class Story {
       for (const auto& range : picture.settled) seen.settle(range.first_seq, range.end_seq);
       for (const auto& [seq, payload] : ever_) {
         // Not confirmed: either lost, for good, or on the disk all the same.
-        if (seq >= watermark_ && seen.is_settled(seq) && !acked.contains(seq)) lost_.insert(seq);
+        if (seq >= watermark_ && !acked.contains(seq) && (seen.is_settled(seq) || is_void(seq))) {
+          lost_.insert(seq);
+        }
         if (seq >= watermark_ || lost_.contains(seq)) continue;
         ++checks;
         if (!acked.contains(seq)) {
@@ -287,6 +289,13 @@ class Story {
         EXPECT_GE(entry.failures, failures->second) << entry.seq;
       }
     }
+  }
+  bool is_void(std::uint64_t seq) const {
+    const sync::Word16& slot = segment_->slots()[seq & (segment_->limits().slots - 1)];
+    if (slot.low != seq) return false;
+    const auto* record = reinterpret_cast<const shm::Record*>(segment_->arena() +
+                                                              (slot.high << shm::ref_unit_shift));
+    return record->seq == seq && (record->flags & shm::record_is_void) != 0;
   }
   std::uint64_t queue_index(const std::string& name) const {
     for (std::uint32_t i = 0; i < segment_->limits().max_groups; ++i) {

@@ -3,6 +3,7 @@
 
 #include "daemon/feed/restore.hpp"
 #include "daemon/feed/segment_source.hpp"
+#include "queue/groups.hpp"
 #include "queue/stragglers.hpp"
 #include "support/durable_queue.hpp"
 
@@ -155,12 +156,12 @@ TEST(Source, counts_and_delays_are_told) {
 
 TEST(Source, groups_that_come_and_go_are_told) {
   Fed fed;
-  ASSERT_TRUE(fed.queue->create_group({.name = "other", .mode = GroupMode::shared}));
+  ASSERT_TRUE(queue::create_group(*fed.segment, {.name = "other", .mode = GroupMode::shared}));
   EXPECT_TRUE(fed.source->has_news());
   fed.take(0);
   EXPECT_EQ(fed.state.groups.size(), 2U);
   EXPECT_EQ(fed.state.settings.size(), 3U);
-  ASSERT_TRUE(fed.queue->remove_group("other"));
+  ASSERT_TRUE(queue::remove_group(*fed.segment, "other"));
   EXPECT_TRUE(fed.source->has_news());
   fed.take(0);
   EXPECT_EQ(fed.state.groups.size(), 1U);
