@@ -88,7 +88,7 @@ refused "min above max" 2 "more than --max" ctl scale q work --min 3 --max 2
 refused "a rate of 0" 2 "above 0" ctl scale q work --per-consumer 0
 
 # Workers that take 20 ms each: what is measured is their own speed, whatever the machine's.
-ctl consume q --group work --follow --exec 'sleep 0.02' >"$work/worker" 2>&1 &
+"$shmqctl" consume q --group work --follow --exec 'sleep 0.02' >"$work/worker" 2>&1 &
 children+=($!)
 while [[ $(of_group q work acked_total) -eq 0 ]]; do :; done
 ctl -o json scale q work --target-drain 10s --measure 1s >"$work/scale.json"
