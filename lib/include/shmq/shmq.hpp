@@ -6,6 +6,7 @@
 #include <shmq/backlog.hpp>
 #include <shmq/consumer.hpp>
 #include <shmq/error.hpp>
+#include <shmq/housekeeping.hpp>
 #include <shmq/info.hpp>
 #include <shmq/journal.hpp>
 #include <shmq/options.hpp>
