@@ -33,6 +33,28 @@ void set_delivery_limit(shmq::GroupOptions& group, const std::optional<std::uint
   group.delivery_limit = *limit;
 }
 
+namespace {
+
+std::string_view text_of_basis(shmq::AgeBasis basis) {
+  switch (basis) {
+    case shmq::AgeBasis::publish_time: return "publish_time";
+    case shmq::AgeBasis::hand_out: return "hand_out";
+    case shmq::AgeBasis::observed: return "observed";
+    case shmq::AgeBasis::unknown: break;
+  }
+  return "unknown";
+}
+
+Json oldest_json(const std::optional<shmq::OldestMessage>& oldest) {
+  if (!oldest) return {};
+  const bool is_known = oldest->basis != shmq::AgeBasis::unknown;
+  return {{"seq", oldest->seq.value},
+          {"age_seconds", is_known ? Json(seconds(oldest->age)) : Json{}},
+          {"basis", text_of_basis(oldest->basis)}};
+}
+
+}  // namespace
+
 Json group_json(const shmq::GroupInfo& group) {
   return {
       {"name", group.name},
@@ -47,6 +69,8 @@ Json group_json(const shmq::GroupInfo& group) {
       {"in_flight", group.in_flight},
       {"delayed", group.delayed},
       {"dead", group.dead},
+      {"oldest_ready", oldest_json(group.oldest_ready)},
+      {"oldest_in_flight", oldest_json(group.oldest_in_flight)},
       {"stragglers", group.stragglers},
       {"at_in_flight_limit", group.at_in_flight_limit},
       {"acked_total", group.acked_total},
@@ -58,6 +82,7 @@ Json group_json(const shmq::GroupInfo& group) {
         {"release", group.redelivered_release_total}}},
       {"dead_lettered_total", group.dead_lettered_total},
       {"consumers", group.consumers},
+      {"consumers_busy", group.consumers_busy},
       {"active_entry", group.active_participant == 0 ? Json{} : Json(group.active_participant - 1)},
       {"ownership_generation", group.ownership_generation}};
 }

@@ -205,8 +205,8 @@ int list_consumers(const Context& context, const ConsumerListArguments& argument
     if (group.mode == shmq::GroupMode::shared) shared_groups.push_back(group.name);
   }
   Table table({"ENTRY", "ROLE", "GROUP", "NAME", "PID", "COMMAND", "STATE", "IN FLIGHT",
-               "OLDEST HELD", "MESSAGES", "BYTES", "PINNED", "OWNED", "ATTACHED"},
-              {4, 7, 8, 9, 10, 11, 12});
+               "OLDEST HELD", "ASLEEP", "MESSAGES", "BYTES", "PINNED", "OWNED", "ATTACHED"},
+              {4, 7, 8, 9, 10, 11, 12, 13});
   Table held_table({"ENTRY", "GROUP", "PID", "SEQ", "HAND-OUTS", "HELD FOR", "LEASE"},
                    {2, 3, 4, 5});
   Json rows = Json::array();
@@ -219,9 +219,9 @@ int list_consumers(const Context& context, const ConsumerListArguments& argument
     table.add({entry, std::string{text_of_role(item.role)}, or_dash(item.group), or_dash(item.name),
                std::to_string(item.pid), command_of(item), std::string{state_of(item, in_shared)},
                std::to_string(item.in_flight), optional_time(oldest),
-               std::to_string(item.messages_total), human_size(item.bytes_total),
-               std::to_string(item.chunks_pinned), std::to_string(item.chunks_owned),
-               rfc3339(item.attached)});
+               optional_time(item.asleep_for), std::to_string(item.messages_total),
+               human_size(item.bytes_total), std::to_string(item.chunks_pinned),
+               std::to_string(item.chunks_owned), rfc3339(item.attached)});
     for (const shmq::HeldMessage& held : item.held) {
       held_table.add({entry, item.group, std::to_string(item.pid), std::to_string(held.seq.value),
                       std::to_string(held.hand_outs), optional_time(held.held_for),
@@ -241,6 +241,7 @@ int list_consumers(const Context& context, const ConsumerListArguments& argument
                     {"in_flight", item.in_flight},
                     {"oldest_held_seconds", optional_seconds(oldest)},
                     {"held", held_json(item)},
+                    {"asleep_seconds", optional_seconds(item.asleep_for)},
                     {"messages_total", item.messages_total},
                     {"bytes_total", item.bytes_total},
                     {"chunks_pinned", item.chunks_pinned},

@@ -84,6 +84,9 @@ int run(int argc, char** argv) {
   add_look_commands(app, context);
   add_journal_commands(app, context);
   add_daemon_commands(app, context);
+  add_monitor_commands(app, context);
+  add_doctor_commands(app, context);
+  add_completion_command(app, context);
   fall_through(app);
   app.footer(
       "Sizes as 64MiB, times as 30s or 5ms. Exit: 0 ok, 1 error, 2 usage, 3 no such thing, "

@@ -43,16 +43,34 @@ struct QueueStats {
   std::uint32_t producers = 0, consumers = 0, groups = 0;
 };
 
+/// How the age of a message is known.
+enum class AgeBasis : std::uint8_t {
+  publish_time,  ///< its record has the time of its publication (ProducerOptions::publish_time)
+  hand_out,      ///< it is at least so old: it was handed out, or its lease extended, so long ago
+  observed,      ///< it is at least so old: a BacklogSampler saw it in the queue so long ago
+  unknown,       ///< nothing says how old it is
+};
+
+/// The oldest message of a group in some state: the one with the lowest seq.
+struct OldestMessage {
+  Seq seq{};
+  std::chrono::nanoseconds age{};  ///< see basis; zero when unknown
+  AgeBasis basis = AgeBasis::unknown;
+};
+
 struct GroupInfo {
   std::string name;
   GroupMode mode{};
-  std::uint64_t incarnation = 0;
+  std::uint64_t incarnation = 0;  ///< of the entry that holds the group
+  std::chrono::system_clock::time_point created{};
   std::chrono::nanoseconds lease{};
   std::uint32_t delivery_limit = 0;  ///< shared
   Seq born{};                        ///< where it began
   Seq floor{};                       ///< all below are settled
   /// Of the messages published and not settled. ready: may be handed out now; delayed: not yet.
   std::uint64_t ready = 0, in_flight = 0, delayed = 0, dead = 0;
+  /// None when no message is in that state.
+  std::optional<OldestMessage> oldest_ready, oldest_in_flight;
   std::uint64_t stragglers = 0;  ///< shared: of these, moved out of the way of the others
   /// shared: as much is in flight, delayed and dead as window_entries and straggler_entries allow,
   /// so nothing new is handed out until something is settled or due.
@@ -62,6 +80,7 @@ struct GroupInfo {
                 redelivered_nack_total = 0, redelivered_release_total = 0;
   std::uint64_t dead_lettered_total = 0;  ///< rejected, or past the delivery limit
   std::uint32_t consumers = 0;            ///< attached, standing by included
+  std::uint32_t consumers_busy = 0;       ///< of these, those that have something in flight
   std::uint32_t active_participant = 0;   ///< entry number + 1 of the active consumer; 0: none
   std::uint64_t ownership_generation = 0;
 };
@@ -89,6 +108,9 @@ struct ParticipantInfo {
   std::uint64_t in_flight = 0, messages_total = 0, bytes_total = 0, chunks_pinned = 0,
                 chunks_owned = 0;
   std::chrono::system_clock::time_point attached{};
+  /// For how long it has been asleep in a call that waits for messages or for room; none while it
+  /// does anything else. A participant that polls, or waits on its fd, is never seen asleep.
+  std::optional<std::chrono::nanoseconds> asleep_for{};
   std::vector<HeldMessage> held;  ///< a consumer of a shared group: what is in flight, by seq
 };
 

@@ -3,9 +3,11 @@
 // Everything of libshmq: a message queue between processes of one Linux host.
 #pragma once
 
+#include <shmq/backlog.hpp>
 #include <shmq/consumer.hpp>
 #include <shmq/daemon.hpp>
 #include <shmq/error.hpp>
+#include <shmq/housekeeping.hpp>
 #include <shmq/info.hpp>
 #include <shmq/journal.hpp>
 #include <shmq/options.hpp>

@@ -26,8 +26,18 @@ class Blocking {
   enum class Step : std::uint8_t { look_again, timed_out, interrupted };
 
   Blocking(std::chrono::nanoseconds timeout, const std::stop_token& stop,
-           std::atomic<bool>& interrupted, const sync::CallGate& gate) noexcept
-      : timeout_(timeout), stop_(stop), interrupted_(interrupted), gate_(gate) {}
+           std::atomic<bool>& interrupted, const sync::CallGate& gate,
+           std::uint64_t& asleep_since_ms) noexcept
+      : timeout_(timeout),
+        stop_(stop),
+        interrupted_(interrupted),
+        gate_(gate),
+        asleep_since_ms_(asleep_since_ms) {}
+  Blocking(const Blocking&) = delete;
+  Blocking& operator=(const Blocking&) = delete;
+  ~Blocking() {
+    if (slept_) sync::store_relaxed(asleep_since_ms_, 0);
+  }
 
   /// Spins for a while first; then announces itself on `word`; then sleeps on it, at most `limit`.
   Step step(std::uint32_t& word, sync::Backoff* backoff, std::chrono::nanoseconds limit) noexcept {
@@ -45,6 +55,8 @@ class Blocking {
       return Step::look_again;
     }
     announced_ = nullptr;
+    // For people who look; the clock is read only by who goes to sleep anyway, once a call.
+    if (!slept_) sync::store_relaxed(asleep_since_ms_, base::clock->coarse_ns() / 1'000'000);
     sync::event_sleep(word, ticket_, limit < left ? limit : left);
     slept_ = true;
     return Step::look_again;
@@ -100,6 +112,7 @@ class Blocking {
   const std::stop_token& stop_;
   std::atomic<bool>& interrupted_;
   const sync::CallGate& gate_;
+  std::uint64_t& asleep_since_ms_;  // of the participant's entry
   std::uint64_t pauses_ = 0;
   std::uint64_t began_ns_ = 0;
   std::uint64_t spin_began_ns_ = 0;

@@ -347,7 +347,7 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
   Fetch fetch = try_receive(deliveries, count);
   look_for_the_dead();
   if (SHMQ_LIKELY(count != 0)) return count;
-  Blocking blocking{timeout, stop, interrupted_, gate_};
+  Blocking blocking{timeout, stop, interrupted_, gate_, entry_.asleep_since_ms};
   for (;;) {
     switch (fetch) {
       case Fetch::some: return count;

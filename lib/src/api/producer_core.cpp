@@ -161,7 +161,7 @@ Errc ProducerCore::allocate(std::uint64_t bytes, const PublishOptions& options,
                             std::byte*& place) noexcept {
   place = publisher_.chunks().allocate(bytes);
   if (SHMQ_LIKELY(place != nullptr)) return Errc::ok;
-  Blocking blocking{options.timeout, options.stop, interrupted_, gate_};
+  Blocking blocking{options.timeout, options.stop, interrupted_, gate_, entry_.asleep_since_ms};
   int attempts = 0;
   while (place == nullptr) {
     if (const Errc code = make_room(true, options, blocking, attempts); code != Errc::ok) {
@@ -177,7 +177,7 @@ PublishResult ProducerCore::publish_record(std::byte* place, std::uint32_t chunk
   std::uint64_t seq = 0;
   queue::Attempt attempt = publisher_.try_publish(place, chunk, seq);
   if (SHMQ_UNLIKELY(attempt == queue::Attempt::no_room)) {
-    Blocking blocking{options.timeout, options.stop, interrupted_, gate_};
+    Blocking blocking{options.timeout, options.stop, interrupted_, gate_, entry_.asleep_since_ms};
     int attempts = 0;
     while (attempt == queue::Attempt::no_room) {
       if (const Errc code = make_room(false, options, blocking, attempts); code != Errc::ok) {

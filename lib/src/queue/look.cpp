@@ -11,6 +11,7 @@
 #include "queue/groups.hpp"
 #include "queue/head.hpp"
 #include "queue/record_view.hpp"
+#include "queue/stragglers.hpp"
 #include "sync/racy_copy.hpp"
 
 namespace shmq::queue {
@@ -67,7 +68,49 @@ Copy copy_message(const shm::Segment& segment, std::uint64_t seq, PeekedMessage&
   return Copy::done;
 }
 
+// The publish time of what seems to be the record of `seq` at `offset`; to be believed only if the
+// record is still where it was afterwards.
+std::optional<std::uint64_t> copy_publish_time(const shm::Segment& segment, std::uint64_t offset,
+                                               std::uint64_t seq) {
+  RecordView view;
+  if (!view_record(segment.arena(), segment.limits().arena_bytes, offset, seq, view) ||
+      (view.flags & shm::record_has_publish_time) == 0) {
+    return std::nullopt;
+  }
+  std::uint64_t realtime_ns = 0;
+  sync::racy_copy(reinterpret_cast<std::byte*>(&realtime_ns),
+                  segment.arena() + view.offset + sizeof(shm::Record), sizeof(realtime_ns));
+  return realtime_ns;
+}
+
 }  // namespace
+
+std::optional<std::uint64_t> read_publish_time(const shm::Segment& segment, std::uint64_t seq) {
+  std::uint64_t offset = 0;
+  if (look_at_slot(segment.slots()[seq & (segment.limits().slots - 1)], seq, offset) !=
+      SlotLook::there) {
+    return std::nullopt;
+  }
+  const auto published = copy_publish_time(segment, offset, seq);
+  // [V1] full fence, pairs with K0, as in copy_message.
+  sync::full_fence();
+  if (static_cast<std::int64_t>(read_head(segment) - seq) > 0) return std::nullopt;
+  return published;
+}
+
+std::optional<std::uint64_t> read_straggler_publish_time(const shm::Segment& segment,
+                                                         std::uint32_t group, std::uint32_t entry,
+                                                         std::uint64_t seq) {
+  const StragglerTable table{segment, group};
+  const std::uint64_t place = table.place(entry);
+  const auto published =
+      copy_publish_time(segment, (place & shm::ref_mask) << shm::ref_unit_shift, seq);
+  // [V2] full fence, pairs with K5: the copy first, then the look whether the entry, which keeps
+  // the chunk from being used again, still is this message's and the record still lies there.
+  sync::full_fence();
+  if (table.read(entry).low != seq || table.place(entry) != place) return std::nullopt;
+  return published;
+}
 
 std::vector<Attribute> parse_attributes(const std::byte* record, std::uint32_t head_bytes) {
   const auto* header = reinterpret_cast<const shm::Record*>(record);

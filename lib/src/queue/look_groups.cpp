@@ -3,6 +3,7 @@
 // Figures of groups and participants: who has what, and how much of it.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "base/clock.hpp"
@@ -15,9 +16,69 @@ namespace shmq::queue {
 
 namespace {
 
+constexpr std::uint32_t not_a_straggler = std::numeric_limits<std::uint32_t>::max();
+
+// A message, and where its record is found: the slot ring, or an entry of the straggler table.
+struct Sighting {
+  std::uint64_t seq = 0;
+  std::uint32_t straggler = not_a_straggler;
+  shm::Lease lease{};
+};
+
+// The lowest seq of some state seen so far.
+class Lowest {
+ public:
+  void see(const Sighting& sighting) noexcept {
+    if (!lowest_ || sighting.seq < lowest_->seq) lowest_ = sighting;
+  }
+  [[nodiscard]] const std::optional<Sighting>& get() const noexcept { return lowest_; }
+
+ private:
+  std::optional<Sighting> lowest_;
+};
+
+// What a count of a group's messages finds beside their numbers.
+struct Findings {
+  Lowest ready, in_flight;
+  std::vector<bool> holders;  // by participant entry + 1
+};
+
+// Since a message was handed out or its lease was last extended, to 16 ms.
+std::chrono::nanoseconds held_for(const shm::Lease& lease, const TickTime& time,
+                                  std::uint32_t lease_ticks) noexcept {
+  const std::uint64_t began = time.moment_of(lease.deadline) - lease_ticks - 1;
+  // Extended beyond the group's lease: seems to begin in the future.
+  const std::uint64_t ticks = began < time.now ? time.now - began : 0;
+  return std::chrono::nanoseconds{ticks << base::tick_shift};
+}
+
+// The time in the record, else what the lease says, else nothing: no clock is read for it when a
+// message is published, handed out or settled.
+OldestMessage age_of(const shm::Segment& segment, std::uint32_t index, const Sighting& sighting,
+                     const TickTime& time) {
+  OldestMessage oldest{.seq = {sighting.seq}};
+  const auto published =
+      sighting.straggler == not_a_straggler
+          ? read_publish_time(segment, sighting.seq)
+          : read_straggler_publish_time(segment, index, sighting.straggler, sighting.seq);
+  const std::uint64_t now = base::clock->realtime_ns();
+  if (published) {
+    // The clock may have been set back since.
+    oldest.age = std::chrono::nanoseconds{*published < now ? now - *published : 0};
+    oldest.basis = AgeBasis::publish_time;
+  } else if (sighting.lease.state == shm::LeaseState::leased && sighting.lease.deadline != 0) {
+    const std::uint64_t lease_ns = sync::load_relaxed(segment.group(index).lease_ns);
+    // A deadline is rounded up: a tick less is what is certain.
+    constexpr std::chrono::nanoseconds tick{std::int64_t{1} << base::tick_shift};
+    oldest.age = std::max(held_for(sighting.lease, time, base::ticks_of(lease_ns)), tick) - tick;
+    oldest.basis = AgeBasis::hand_out;
+  }
+  return oldest;
+}
+
 // ready + in_flight + delayed = what is published and not settled.
 void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint64_t next,
-                     std::uint64_t tail, bool owned, GroupInfo& info) {
+                     std::uint64_t tail, bool owned, GroupInfo& info, Findings& findings) {
   const std::uint64_t floor = info.floor.value;
   const std::uint64_t entries = segment.limits().window_entries;
   const TickTime time = time_of_group(segment.group(index), base::coarse_tick_64());
@@ -28,15 +89,22 @@ void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint
     const shm::Lease lease = shm::unpack_lease(seen.high);
     if (seen.low != seq || lease.state == shm::LeaseState::leased) {
       ++(owned ? info.in_flight : info.ready);
+      // The lease is the owner's and says nothing about this message.
+      (owned ? findings.in_flight : findings.ready).see({.seq = seq});
     } else if (lease.state == shm::LeaseState::settled) {
       ++settled;
     } else if (due_in_ticks(lease, time) == 0) {
       ++info.ready;
+      findings.ready.see({.seq = seq});
     } else {
       ++info.delayed;
     }
   }
-  info.ready += tail > end ? tail - end : 0;
+  if (tail > end) {
+    info.ready += tail - end;
+    findings.ready.see({.seq = end});
+  }
+  info.consumers_busy = info.in_flight > 0 ? 1 : 0;
   const std::uint64_t passed = floor - info.born.value + settled;
   const std::uint64_t not_acked =
       info.dropped_total + sync::load_relaxed(segment.group(index).discarded_total);
@@ -44,18 +112,29 @@ void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint
 }
 
 // One message of a shared group; false: settled.
-bool count_lease(const shm::Lease& lease, const TickTime& time, GroupInfo& info) {
+bool count_lease(const Sighting& sighting, const TickTime& time, GroupInfo& info,
+                 Findings& findings) {
+  const shm::Lease& lease = sighting.lease;
   switch (lease.state) {
-    case shm::LeaseState::leased: ++info.in_flight; return true;
+    case shm::LeaseState::leased:
+      ++info.in_flight;
+      findings.in_flight.see(sighting);
+      if (lease.owner < findings.holders.size()) findings.holders[lease.owner] = true;
+      return true;
     case shm::LeaseState::dead: ++info.dead; return true;
     case shm::LeaseState::ready:
-      ++(due_in_ticks(lease, time) == 0 ? info.ready : info.delayed);
+      if (due_in_ticks(lease, time) == 0) {
+        ++info.ready;
+        findings.ready.see(sighting);
+      } else {
+        ++info.delayed;
+      }
       return true;
     default: return false;
   }
 }
 
-// Calls act(seq, lease) for every message of a shared group that was handed out once and is not
+// Calls act(Sighting) for every message of a shared group that was handed out once and is not
 // settled: in the window, in the table. Gives how many window entries below the first unclaimed one
 // are settled, and that seq.
 template <typename Act>
@@ -72,7 +151,7 @@ std::pair<std::uint64_t, std::uint64_t> for_each_lease(const shm::Segment& segme
     if (seen.low != seq || lease.state == shm::LeaseState::settled) {
       ++settled;
     } else if (lease.state != shm::LeaseState::moved) {
-      act(seq, lease);
+      act(Sighting{.seq = seq, .lease = lease});
     }
   }
   const StragglerTable table{segment, index};
@@ -80,22 +159,28 @@ std::pair<std::uint64_t, std::uint64_t> for_each_lease(const shm::Segment& segme
     for (std::uint32_t i = 0; i < table.size(); ++i) {
       const sync::Word16 seen = table.read(i);
       const shm::Lease lease = shm::unpack_lease(seen.high);
-      if (seen.low != shm::straggler_free_seq && !is_reserved(lease.state)) act(seen.low, lease);
+      if (seen.low != shm::straggler_free_seq && !is_reserved(lease.state)) {
+        act(Sighting{.seq = seen.low, .straggler = i, .lease = lease});
+      }
     }
   }
   return {settled, seq};
 }
 
 void count_shared(const shm::Segment& segment, std::uint32_t index, std::uint64_t tail,
-                  GroupInfo& info) {
+                  GroupInfo& info, Findings& findings) {
   const std::uint64_t floor = info.floor.value;
   const TickTime time = time_of_group(segment.group(index), base::coarse_tick_64());
   std::uint64_t passed_and_live = 0;
-  const auto [settled, next] =
-      for_each_lease(segment, index, floor, [&](std::uint64_t seq, const shm::Lease& lease) {
-        if (count_lease(lease, time, info) && seq < floor) ++passed_and_live;
-      });
-  info.ready += tail > next ? tail - next : 0;
+  const auto [settled, next] = for_each_lease(segment, index, floor, [&](const Sighting& sighting) {
+    if (count_lease(sighting, time, info, findings) && sighting.seq < floor) ++passed_and_live;
+  });
+  if (tail > next) {
+    info.ready += tail - next;
+    findings.ready.see({.seq = next});
+  }
+  info.consumers_busy = static_cast<std::uint32_t>(
+      std::count(findings.holders.begin(), findings.holders.end(), true));
   info.stragglers = passed_and_live;
   const StragglerTable table{segment, index};
   info.at_in_flight_limit =
@@ -118,6 +203,7 @@ std::vector<GroupInfo> list_groups(const shm::Segment& segment) {
     info.name = group_name(group);
     info.mode = static_cast<GroupMode>(shm::group_mode(word));
     info.incarnation = shm::group_incarnation(word);
+    info.created = time_of(sync::load_relaxed(group.created_realtime_ns));
     info.lease = std::chrono::nanoseconds{sync::load_relaxed(group.lease_ns)};
     info.born = {sync::load_relaxed(group.born_seq)};
     const std::uint64_t hint = sync::load_acquire(group.next_hint);
@@ -133,15 +219,25 @@ std::vector<GroupInfo> list_groups(const shm::Segment& segment) {
     info.active_participant = shm::owner_of(progress.high);
     info.ownership_generation = shm::ownership_generation(progress.high);
     const std::uint64_t tail = std::max(find_tail(segment), progress.low);
+    Findings findings;
+    findings.holders.resize(std::size_t{segment.limits().max_participants} + 1);
     if (info.mode == GroupMode::shared) {
-      count_shared(segment, i, tail, info);
+      count_shared(segment, i, tail, info, findings);
     } else {
       constexpr std::uint64_t mask = shm::next_hint_seq_mask;
       std::uint64_t next = progress.low + (((hint & mask) - (progress.low & mask)) & mask);
       // A hint that lies behind the floor (it moves after it) widens to nearly 2^48: nothing in
       // flight.
       if (next > tail) next = progress.low;
-      count_exclusive(segment, i, next, tail, info.active_participant != shm::owner_none, info);
+      count_exclusive(segment, i, next, tail, info.active_participant != shm::owner_none, info,
+                      findings);
+    }
+    const TickTime time = time_of_group(group, base::coarse_tick_64());
+    if (const auto& lowest = findings.ready.get()) {
+      info.oldest_ready = age_of(segment, i, *lowest, time);
+    }
+    if (const auto& lowest = findings.in_flight.get()) {
+      info.oldest_in_flight = age_of(segment, i, *lowest, time);
     }
     for (std::uint32_t p = 0; p < segment.limits().max_participants; ++p) {
       const shm::Participant& entry = segment.participant(p);
@@ -166,18 +262,16 @@ void collect_holdings(const shm::Segment& segment, std::uint32_t index, Holdings
   const TickTime time = time_of_group(group, base::coarse_tick_64());
   const std::uint32_t lease_ticks = base::ticks_of(sync::load_relaxed(group.lease_ns));
   const std::uint64_t floor = sync::load_acquire(group.progress.low);
-  for_each_lease(segment, index, floor, [&](std::uint64_t seq, const shm::Lease& lease) {
+  for_each_lease(segment, index, floor, [&](const Sighting& sighting) {
+    const shm::Lease& lease = sighting.lease;
     if (lease.state != shm::LeaseState::leased || lease.owner == 0 ||
         lease.owner > holdings.size()) {
       return;
     }
-    HeldMessage held{.seq = {seq}, .hand_outs = lease.hand_outs};
+    HeldMessage held{.seq = {sighting.seq}, .hand_outs = lease.hand_outs};
     if (lease.deadline != 0) {
       held.expired = due_in_ticks(lease, time) == 0;
-      const std::uint64_t began = time.moment_of(lease.deadline) - lease_ticks - 1;
-      // Extended beyond the group's lease: seems to begin in the future.
-      const std::uint64_t ticks = began < time.now ? time.now - began : 0;
-      held.held_for = std::chrono::nanoseconds{ticks << base::tick_shift};
+      held.held_for = held_for(lease, time, lease_ticks);
     }
     holdings[lease.owner - 1].push_back(held);
   });
@@ -221,6 +315,10 @@ std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
     info.bytes_total = sync::load_relaxed(entry.bytes_total);
     info.attached = time_of(sync::load_relaxed(entry.attached_realtime_ns));
     info.chunks_owned = owned_chunks[i + 1];
+    if (const std::uint64_t since = sync::load_relaxed(entry.asleep_since_ms); since != 0) {
+      const std::uint64_t now = base::clock->coarse_ns() / 1'000'000;
+      info.asleep_for = std::chrono::milliseconds{since < now ? now - since : 0};
+    }
     for (const std::uint64_t& pin : entry.pins) {
       const std::uint64_t value = sync::load_relaxed(pin);
       if ((value & shm::pin_chunk_mask) != 0 &&

@@ -46,6 +46,7 @@ void describe_self(shm::Participant& entry, const std::string& name, std::uint64
   for (std::uint64_t& pin : entry.pins) sync::store_relaxed(pin, 0);
   sync::store_relaxed(entry.messages_total, 0);
   sync::store_relaxed(entry.bytes_total, 0);
+  sync::store_relaxed(entry.asleep_since_ms, 0);
   sync::store_relaxed(entry.pid, static_cast<std::uint32_t>(getpid()));
   sync::store_relaxed(entry.uid, geteuid());
   sync::store_relaxed(entry.start_time_ticks, read_start_time_ticks());

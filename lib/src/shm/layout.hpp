@@ -30,7 +30,7 @@ using sync::Word16;
 
 inline constexpr std::uint64_t segment_magic = 0x31474553514d4853ULL;  // "SHMQSEG1"
 inline constexpr std::uint32_t abi_version = 1;
-inline constexpr std::uint32_t layout_revision = 3;
+inline constexpr std::uint32_t layout_revision = 4;
 inline constexpr std::uint32_t byte_order_mark = 0x01020304;
 inline constexpr std::size_t name_field_bytes = 72;  // 64 and a NUL, kept to a multiple of 8
 inline constexpr std::uint32_t pins_per_participant = 64;
@@ -124,7 +124,7 @@ struct Control {
   // Read on every publish and receive, written rarely: share a line.
   // message_event: {count, sleeper} of those who wait for messages. w: sleepers, who wakes.
   alignas(128) std::uint32_t message_event;
-  std::uint32_t queue_state;   // QueueState; w: remover, once; r: all
+  std::uint32_t queue_state;  // QueueState; w: remover, once; r: all
   std::uint32_t reserved4;
   std::uint32_t reserved0;
   // {count, sleeper} of those who wait for room. w: sleepers, who frees.
@@ -231,7 +231,9 @@ struct Participant {
   // Figures. w: owner, relaxed; r: stat.
   alignas(128) std::uint64_t messages_total;
   std::uint64_t bytes_total;
-  std::uint64_t last_active_ms;
+  // Coarse milliseconds, in the initial time namespace's terms, since when a call that waits has
+  // been asleep; 0: in none. Written where a call goes to sleep and where it comes back.
+  std::uint64_t asleep_since_ms;
   std::uint64_t reserved1[13];
   // w: owner only; r: who wants to reuse a chunk; o: store, full fence, then a look at the floor
   // (owner); head has passed, full fence, then the pins (reuser).

@@ -123,6 +123,41 @@ void finish_removal(const std::string& name_space, const std::string& queue) noe
   }
 }
 
+bool is_half_removed(const std::string& name_space, const std::string& queue) noexcept {
+  const std::string path = path_of(base::segment_object_name(name_space, queue));
+  const SharedObject object{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)};
+  return object.descriptor() >= 0 && is_marked_removed(object.descriptor());
+}
+
+// Companions without a segment must not simply be unlinked: a new segment may have come meanwhile,
+// and adopted them. With this under the segment's name none can, and a killed caller leaves a half
+// removed queue, which anybody finishes.
+Result<void> link_tombstone(const std::string& name_space, const std::string& queue) {
+  const std::string what = "clear away what is left of queue '" + queue + "'";
+  const auto system_failure = [&] {
+    return tl::unexpected(Error{{errno, std::generic_category()}, what, std::strerror(errno), ""});
+  };
+  const SharedObject object{::open(shared_memory_directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600)};
+  if (object.descriptor() < 0) return system_failure();
+  Header header;
+  std::memset(&header, 0, sizeof(header));
+  header.magic = segment_magic;
+  header.page_bytes = static_cast<std::uint32_t>(sysconf(_SC_PAGESIZE));
+  const auto removed = static_cast<std::uint32_t>(QueueState::removed);
+  if (pwrite(object.descriptor(), &header, sizeof(header), 0) !=
+          static_cast<ssize_t>(sizeof(header)) ||
+      pwrite(object.descriptor(), &removed, sizeof(removed),
+             static_cast<off_t>(header.page_bytes + offsetof(Control, queue_state))) !=
+          static_cast<ssize_t>(sizeof(removed))) {
+    return system_failure();
+  }
+  const std::string path = path_of(base::segment_object_name(name_space, queue));
+  const std::string self = "/proc/self/fd/" + std::to_string(object.descriptor());
+  if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) return {};
+  if (errno != EEXIST) return system_failure();
+  return failure(Errc::already_exists, what, "a queue of this name exists by now", "");
+}
+
 Result<void> Segment::remove(const std::string& queue, const OpenOptions& options,
                              Authority authority) {
   const std::string what = "remove queue '" + queue + "'";

@@ -18,6 +18,13 @@ Result<void> link_new_segment(int descriptor, const std::string& name_space,
 /// is not marked, somebody else is at it, or permission is missing.
 void finish_removal(const std::string& name_space, const std::string& queue) noexcept;
 
+/// Is it marked as removed, with its name still there?
+bool is_half_removed(const std::string& name_space, const std::string& queue) noexcept;
+
+/// Gives the name to an object that is marked as removed, so that whoever wants the name clears
+/// away all that belongs to it. already_exists if the name is taken.
+Result<void> link_tombstone(const std::string& name_space, const std::string& queue);
+
 /// Names, mode and lease of a group.
 Result<void> check_group_options(const GroupOptions& group, const std::string& what);
 
