@@ -411,7 +411,7 @@ Settlement ConsumerCore::settle(const AckOptions& options, Settle settle_it) noe
       confirmed = confirms_.look() == Errc::ok;
       break;
     case Durability::synced: {
-      Blocking blocking{time.left(), options.stop, interrupted_, gate_};
+      Blocking blocking{time.left(), options.stop, interrupted_, gate_, entry_.asleep_since_ms};
       confirmed = confirms_.wait_acks_synced(blocking) == Errc::ok;
       break;
     }
@@ -440,7 +440,7 @@ Errc ConsumerCore::wait_acks_synced(std::chrono::nanoseconds timeout,
   if (!scope) return Errc::closed;
   if (!is_open_here()) return Errc::forked;
   if (!confirms_.durable()) return Errc::not_durable;
-  Blocking blocking{timeout, stop, interrupted_, gate_};
+  Blocking blocking{timeout, stop, interrupted_, gate_, entry_.asleep_since_ms};
   return confirms_.wait_acks_synced(blocking);
 }
 

@@ -308,7 +308,7 @@ Errc ProducerCore::confirm(Seq seq, const PublishOptions& options,
     confirms_.ring();
     return Errc::ok;
   }
-  Blocking blocking{left, options.stop, interrupted_, gate_};
+  Blocking blocking{left, options.stop, interrupted_, gate_, entry_.asleep_since_ms};
   return confirms_.wait_synced(seq.value, blocking) == Errc::ok ? Errc::ok
                                                                 : Errc::published_unconfirmed;
 }
@@ -319,7 +319,7 @@ Errc ProducerCore::wait_synced(Seq seq, std::chrono::nanoseconds timeout,
   if (!scope) return Errc::closed;
   if (participation_.in_forked_child()) return Errc::forked;
   if (!confirms_.durable()) return Errc::not_durable;
-  Blocking blocking{timeout, stop, interrupted_, gate_};
+  Blocking blocking{timeout, stop, interrupted_, gate_, entry_.asleep_since_ms};
   return confirms_.wait_synced(seq.value, blocking);
 }
 

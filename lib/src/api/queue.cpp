@@ -88,7 +88,8 @@ Result<void> administer(const std::shared_ptr<shm::Segment>& segment_pointer,
   std::atomic<bool> interrupted{false};
   const sync::CallGate gate;
   const std::stop_token stop;
-  detail::Blocking blocking{std::chrono::seconds{30}, stop, interrupted, gate};
+  std::uint64_t asleep_since_ms = 0;  // no participant sleeps here
+  detail::Blocking blocking{std::chrono::seconds{30}, stop, interrupted, gate, asleep_since_ms};
   const Errc code = confirms.wait_acks_synced(blocking);
   if (code == Errc::ok) return {};
   return failure(code, what,
@@ -261,7 +262,8 @@ Result<void> Queue::sync(std::chrono::nanoseconds timeout, std::stop_token stop)
   if (code == Errc::ok) {
     std::atomic<bool> interrupted{false};
     const sync::CallGate gate;
-    detail::Blocking blocking{timeout, stop, interrupted, gate};
+    std::uint64_t asleep_since_ms = 0;  // no participant sleeps here
+    detail::Blocking blocking{timeout, stop, interrupted, gate, asleep_since_ms};
     const std::uint64_t tail = queue::find_tail(*segment);
     if (tail != 0) code = confirms.wait_synced(tail - 1, blocking);
     if (code == Errc::ok) code = confirms.wait_acks_synced(blocking);
