@@ -121,9 +121,11 @@ TEST(StallPublish, a_stopped_publisher_delays_nobody_and_its_message_arrives_who
   const auto prepare = [](const SmallQueue& small) -> Stepper::Operation {
     static auto queue = std::move(*small.open_again());
     static auto producer = std::move(*queue.producer());
+    // Made here: how many instructions an allocation takes depends on the heap of the moment.
+    static const std::string first = marked(0), second = marked(1);
     return [] {
-      if (!producer.publish(marked(0))) _exit(1);
-      if (!producer.publish(marked(1))) _exit(1);
+      if (!producer.publish(first)) _exit(1);
+      if (!producer.publish(second)) _exit(1);
     };
   };
   std::vector<std::uint64_t> states;

@@ -186,10 +186,16 @@ int archive(const std::string& group, const std::string& output, unsigned long l
 }
 
 int index() {
-  {
+  // A group of a durable queue is made once the daemon has it on disk; it is just coming back.
+  for (int attempt = 0;; ++attempt) {
     auto queue = open_queue();
     if (!queue) return complain(queue.error());
-    if (auto made = queue->create_group({.name = "index"}); !made) return complain(made.error());
+    auto made = queue->create_group({.name = "index"});
+    if (made || made.error() == shmq::Errc::already_exists) break;
+    if (!(made.error() == shmq::Errc::daemon_away) || attempt == 500) {
+      return complain(made.error());
+    }
+    std::this_thread::sleep_for(20ms);
   }
   std::map<std::string, unsigned long long> fields;
   unsigned long long lines = 0;
