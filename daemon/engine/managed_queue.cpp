@@ -165,11 +165,12 @@ bool ManagedQueue::prepare_sleep() {
   if (is_asleep_) return true;
   set_asleep(true);
   // [D2] Pairs with the full barrier of a publish or ack: either its maker sees the flag and rings,
-  // or what it made is seen now.
+  // or what it made is seen now. A whole look, not has_news(): who waits for an ack that was told
+  // already waits for a look that begins after it read their number.
   sync::full_fence();
   SHMQ_CRASH_POINT("daemon.asleep");
   if (base::mutant(93)) return true;
-  if (health_ != journal::Health::ok || !source_->has_news()) return true;
+  if (health_ != journal::Health::ok) return true;
   writer_->pump();
   tell_state();
   if (!writer_->is_in_flight()) return true;  // a file is awaited, or it is not this journal's turn
