@@ -39,7 +39,8 @@ struct EngineOptions {
   journal::WriterOptions journal;          ///< ring_slots is each queue's own
   std::uint64_t check_bytes = 1ULL << 30;  ///< journals up to this size are checked whole at start
   std::uint64_t sweep_ns = 100'000'000;
-  std::uint64_t spin_ns = 0;  ///< after traffic, its host looks on for so long before it sleeps
+  std::uint64_t spin_ns =
+      100'000;  ///< after traffic, its host looks on for so long before it sleeps
   std::vector<uid_t> trusted_owners;
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/host/host.hpp"
 
+#include <sched.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -162,7 +163,8 @@ void Host::run(const std::function<std::uint64_t()>& each_turn) {
       if (now_ns < awake_until_ns) {
         engine_->look_at_hot();
         loop_->turn(0);
-        sync::cpu_pause();
+        // Those whom it looks out for may be waiting for this very core.
+        ::sched_yield();
         continue;
       }
     }

@@ -23,7 +23,7 @@ struct Config {
   std::string log_level = "info";
   io::BackendChoice backend = io::BackendChoice::automatic;
   std::uint64_t sweep_ns = 100'000'000;
-  std::uint64_t spin_ns = 0;
+  std::uint64_t spin_ns = 100'000;
   std::uint64_t drain_limit_ns = 10'000'000'000;
   std::optional<gid_t> create_group;
   std::vector<uid_t> trusted_owners;

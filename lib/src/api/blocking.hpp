@@ -9,6 +9,8 @@
 // wake-up is missed (see sync/event.hpp).
 #pragma once
 
+#include <sched.h>
+
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -70,6 +72,8 @@ class Blocking {
     if (timeout_.count() <= 0) return Step::timed_out;
     if (may_spin(spin)) {
       for (int pause = 0; pause < pauses_per_look; ++pause) sync::cpu_pause();
+      // With more waiters than cores, the daemon may be waiting for this one.
+      ::sched_yield();
       const std::uint64_t now = base::clock->monotonic_ns();
       if (spin_began_ns_ == 0) spin_began_ns_ = now;
       if (began_ns_ == 0) began_ns_ = now;
