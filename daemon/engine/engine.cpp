@@ -26,7 +26,10 @@ namespace fs = std::filesystem;
 constexpr const char* removed_prefix = ".removed.";
 constexpr std::uint64_t retry_busy_ns = 10'000'000;
 constexpr int files_removed_per_turn = 4;
-constexpr std::uint64_t patient_sweeps = 10;  // a queue without traffic is looked at for deaths
+// A queue without traffic is looked at for messages so often: within the second in which a `memory`
+// publish is promised to be on disk, and a thousand of them cost little. Whoever cannot wait rings.
+constexpr std::uint64_t cold_sweep_ns = 800'000'000;
+constexpr std::uint64_t patient_sweeps = 16;  // a queue without traffic is looked at for deaths
 
 Error system_error(const std::string& what, const std::string& remedy = "") {
   return Error{{errno, std::generic_category()}, what, "", remedy};
@@ -371,10 +374,11 @@ void Engine::set_timing(std::uint64_t sweep_ns, std::uint64_t spin_ns) noexcept 
 void Engine::sweep(std::uint64_t now_ns) {
   next_sweep_ns_ = now_ns + options_.sweep_ns;
   ++sweeps_;
+  const std::uint64_t cold_sweeps = std::max<std::uint64_t>(1, cold_sweep_ns / options_.sweep_ns);
   std::uint64_t number = 0;
   for (const auto& [name, queue] : queues_) {
-    const bool has_news = queue->has_news();
-    if (has_news && !base::mutant(96)) queue->wake();
+    const bool is_its_turn = queue->is_hot || (number + sweeps_) % cold_sweeps == 0;
+    if (is_its_turn && queue->has_news() && !base::mutant(96)) queue->wake();
     // Whoever takes part in a queue with traffic is watched soon, the others within a second.
     if (queue->is_hot || (number + sweeps_) % patient_sweeps == 0) watches_.at(name)->look();
     ++number;
