@@ -455,7 +455,11 @@ class Restorer {
         lease = lease_of(group, seq);
         const auto reserved = shared.table().reserve(seq, lease, packer.ref_of(place), 0);
         if (!reserved) return false;  // plan_places() has made room
-        shared.table().commit(seq, shm::moved_word(reserved->index, reserved->generation));
+        const std::uint64_t moved = shm::moved_word(reserved->index, reserved->generation);
+        shared.table().commit(seq, moved);
+        // Until the seq one window later is claimed, the window's entry is still this one's.
+        sync::Word16& entry = shared.window(seq);
+        if (sync::load_relaxed(entry.low) == seq) sync::store_relaxed(entry.high, moved);
       } else if (seq < group.end_touched) {
         lease = lease_of(group, seq);
       }

@@ -10,6 +10,7 @@
 #include "queue/groups.hpp"
 #include "queue/head.hpp"
 #include "queue/look.hpp"
+#include "queue/record_view.hpp"
 #include "queue/shared_group.hpp"
 
 namespace shmq::queue {
@@ -76,6 +77,24 @@ OldestMessage age_of(const shm::Segment& segment, std::uint32_t index, const Sig
   return oldest;
 }
 
+// Seqs of [from, to) without a message: a durable queue that was rebuilt after a loss of power has
+// some, and nobody waits for them.
+std::uint64_t count_voids(const shm::Segment& segment, std::uint64_t from, std::uint64_t to) {
+  const shm::Limits& limits = segment.limits();
+  if (limits.durable == 0) return 0;
+  std::uint64_t count = 0;
+  to = std::min(to, from + limits.slots);
+  for (std::uint64_t seq = from; seq < to; ++seq) {
+    std::uint64_t offset = 0;
+    const SlotLook look = look_at_slot(segment.slots()[seq & (limits.slots - 1)], seq, offset);
+    if (look != SlotLook::there || offset > limits.arena_bytes - sizeof(shm::Record)) continue;
+    // relaxed: a figure; a record that is reused meanwhile makes it a little wrong.
+    const auto* record = reinterpret_cast<const shm::Record*>(segment.arena() + offset);
+    if ((sync::load_relaxed(record->flags) & shm::record_is_void) != 0) ++count;
+  }
+  return count;
+}
+
 // ready + in_flight + delayed = what is published and not settled.
 void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint64_t next,
                      std::uint64_t tail, bool owned, GroupInfo& info, Findings& findings) {
@@ -101,7 +120,7 @@ void count_exclusive(const shm::Segment& segment, std::uint32_t index, std::uint
     }
   }
   if (tail > end) {
-    info.ready += tail - end;
+    info.ready += tail - end - count_voids(segment, end, tail);
     findings.ready.see({.seq = end});
   }
   info.consumers_busy = info.in_flight > 0 ? 1 : 0;
@@ -176,7 +195,7 @@ void count_shared(const shm::Segment& segment, std::uint32_t index, std::uint64_
     if (count_lease(sighting, time, info, findings) && sighting.seq < floor) ++passed_and_live;
   });
   if (tail > next) {
-    info.ready += tail - next;
+    info.ready += tail - next - count_voids(segment, next, tail);
     findings.ready.see({.seq = next});
   }
   info.consumers_busy = static_cast<std::uint32_t>(
