@@ -267,29 +267,26 @@ void SegmentSource::finish_look(std::uint64_t end_seq) {
   } else {
     looks_.push_back(current);
   }
-  confirm_looks();
+  if (const std::uint64_t synced = take_confirmed_looks(); synced != 0) {
+    mark_.advance({.watermark = 0, .seq_ceiling = 0, .acks_synced = synced});
+  }
 }
 
-void SegmentSource::confirm_looks() {
-  std::uint64_t synced = 0;
+std::uint64_t SegmentSource::take_confirmed_looks() {
+  std::uint64_t last = 0;
   while (!looks_.empty() && looks_.front().changes &&
          *looks_.front().changes <= progress_.changes) {
-    synced = looks_.front().number;
+    last = looks_.front().number;
     looks_.pop_front();
   }
-  if (synced != 0) mark_.advance({.watermark = 0, .seq_ceiling = 0, .acks_synced = synced});
+  return last;
 }
 
 void SegmentSource::on_progress(const journal::Progress& progress) {
   progress_ = progress;
-  std::uint64_t synced = 0;
-  while (!looks_.empty() && looks_.front().changes && *looks_.front().changes <= progress.changes) {
-    synced = looks_.front().number;
-    looks_.pop_front();
-  }
   mark_.advance({.watermark = progress.watermark,
                  .seq_ceiling = progress.seq_ceiling,
-                 .acks_synced = synced});
+                 .acks_synced = take_confirmed_looks()});
   // [D3] full fence, pairs with S1: who went to sleep before saw the old watermark, or is seen.
   sync::full_fence();
   sync::event_notify(segment_.control().room_event);

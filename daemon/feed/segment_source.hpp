@@ -77,7 +77,8 @@ class SegmentSource final : public journal::MessageSource {
   void look_at_group(std::uint32_t index, std::uint64_t word, std::uint64_t end_seq);
   void tell_removed(const std::vector<bool>& seen);
   void finish_look(std::uint64_t end_seq);
-  void confirm_looks();
+  /// Forgets the looks that are on stable storage; gives the last one's number, 0: none.
+  std::uint64_t take_confirmed_looks();
   void take(const journal::Change& change);
 
   const shm::Segment& segment_;

@@ -99,6 +99,8 @@ class Blocking {
   static constexpr std::uint64_t spin_pauses = 4096;
   static constexpr int pauses_per_look = 16;
 
+  // relaxed: a first look that costs nothing. acq_rel: what was done before interrupt() is seen,
+  // and one interrupt ends one call.
   bool is_interrupted() noexcept {
     return gate_.closing() || stop_.stop_requested() ||
            (interrupted_.load(std::memory_order_relaxed) &&

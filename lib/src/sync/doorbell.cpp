@@ -25,11 +25,13 @@ int descriptor_of(std::uint64_t word) noexcept { return static_cast<int>(word & 
 
 int socket_of_process() noexcept {
   const std::uint64_t generation = (fork_generation() & 0xffffffff) << 32;
+  // acquire, pairs with the exchange below: the socket was made before its number is seen.
   std::uint64_t seen = shared_socket.load(std::memory_order_acquire);
   if (seen != 0 && (seen & ~0xffffffffULL) == generation) return descriptor_of(seen);
   const int made = ::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (made < 0) return -1;
   const std::uint64_t word = generation | (static_cast<std::uint64_t>(made) + 1);
+  // acq_rel: ours is whole for who reads it; or another thread's is for us.
   if (shared_socket.compare_exchange_strong(seen, word, std::memory_order_acq_rel)) return made;
   ::close(made);  // another thread was faster
   return descriptor_of(seen);
