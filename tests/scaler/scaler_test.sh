@@ -115,4 +115,5 @@ for arguments in '--min 3 --max 2' '--drain 1parsec' '--trust-owner nobody-of-th
 done
 gives "refused: a name with a slash" 2 "$scaler" a/b jobs work
 gives "version" 0 "$scaler" --version
+stop_workers  # an exclusive group has had one
 finish
