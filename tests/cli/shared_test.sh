@@ -226,7 +226,7 @@ same_bytes "killed while it writes: nothing is missing" "$work/expected" "$work/
 gives "rm" 0 ctl queue rm q
 
 # --- leases --------------------------------------------------------------------------------------
-lease_ms=600
+lease_ms=1000
 gives "create" 0 ctl queue create q --group w --lease ${lease_ms}ms
 ctl publish q long
 start long consume q --group w -n 1 --exec "$block"
