@@ -93,6 +93,9 @@ json object_of(const engine::QueueStatus& status) {
   object["lag"] = figures.tail > figures.watermark ? figures.tail - figures.watermark : 0;
   object["files"] = figures.files;
   object["disk_bytes"] = figures.disk_bytes;
+  object["first_retained"] = figures.first_retained;
+  object["expired_groups"] = figures.expired_groups;
+  object["dropped_for_disk"] = figures.dropped_for_disk;
   object["batches"] = figures.writer.batches;
   object["messages"] = figures.writer.messages;
   object["bytes"] = figures.writer.bytes;

@@ -380,7 +380,9 @@ void Engine::sweep(std::uint64_t now_ns) {
     const bool is_its_turn = queue->is_hot || (number + sweeps_) % cold_sweeps == 0;
     if (is_its_turn && queue->has_news() && !base::mutant(96)) queue->wake();
     // Whoever takes part in a queue with traffic is watched soon, the others within a second.
-    if (queue->is_hot || (number + sweeps_) % patient_sweeps == 0) watches_.at(name)->look();
+    const bool is_watched = (number + sweeps_) % patient_sweeps == 0;
+    if (queue->is_hot || is_watched) watches_.at(name)->look();
+    if (is_watched) queue->tend(now_ns);
     ++number;
   }
 }

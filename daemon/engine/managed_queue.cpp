@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
 #include "base/mutant.hpp"
 #include "control/settings.hpp"
+#include "queue/groups.hpp"
 #include "queue/head.hpp"
+#include "queue/participants.hpp"
 
 namespace shmq::engine {
 namespace {
@@ -41,6 +44,15 @@ std::uint64_t chosen_slots(const journal::CheckpointState& state, std::uint64_t 
   return options ? std::min(options->slots, of_segment) : of_segment;
 }
 
+void limit_files(const shm::Limits& limits, journal::FileLimits& files) {
+  files.keep = {.age_ns = limits.retain_age_ns,
+                .bytes = limits.retain_bytes,
+                .messages = limits.retain_messages};
+  if (limits.max_disk_bytes != 0) {
+    files.max_disk_bytes = std::min(files.max_disk_bytes, limits.max_disk_bytes);
+  }
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ManagedQueue>> ManagedQueue::create(
@@ -64,6 +76,7 @@ Result<std::unique_ptr<ManagedQueue>> ManagedQueue::create(
   SHMQ_CRASH_POINT("daemon.generation_set");
   journal::WriterOptions own = options;
   own.ring_slots = chosen_slots(start.state, segment.limits().slots);
+  limit_files(segment.limits(), own.files);
   queue->writer_ = std::make_unique<journal::Writer>(
       *queue->parts_.disk, static_cast<journal::MessageSource&>(*queue), own, std::move(start));
   queue->wake();
@@ -78,6 +91,10 @@ bool ManagedQueue::message(std::uint64_t seq, journal::MessageView& view) {
 
 bool ManagedQueue::next_change(std::uint64_t end_seq, journal::Change& change) {
   return source_->next_change(end_seq, change);
+}
+
+bool ManagedQueue::on_removal(std::uint64_t first_retained) {
+  return source_->on_removal(first_retained);
 }
 
 void ManagedQueue::on_progress(const journal::Progress& progress) {
@@ -129,7 +146,10 @@ QueueFigures ManagedQueue::figures() const {
           .files = writer_->files().older().size() + 1,
           .writer = writer_->figures(),
           .health = writer_->health(),
-          .last_error = writer_->last_error()};
+          .last_error = writer_->last_error(),
+          .first_retained = sync::load_relaxed(mark_->mark().first_retained),
+          .expired_groups = expired_groups_,
+          .dropped_for_disk = dropped_for_disk_};
 }
 
 void ManagedQueue::set_asleep(bool asleep) noexcept {
@@ -154,6 +174,71 @@ void ManagedQueue::work(std::uint64_t now_ns) {
     writer_->pump();
     tell_state();
   }
+  if (writer_->files().error() == ENOSPC) drop_for_room();
+}
+
+// --- What goes by policy -------------------------------------------------------------------------
+
+// drop_oldest, and the next file has no room: the oldest file's messages are settled for everybody,
+// and with the floors on disk (the writer keeps room for that) it goes. What somebody holds stays,
+// and with it the file.
+void ManagedQueue::drop_for_room() {
+  const auto& older = writer_->files().older();
+  if (parts_.segment->limits().overflow != static_cast<std::uint32_t>(Overflow::drop_oldest) ||
+      older.empty() || older.front().end_seq <= dropped_below_) {
+    return;
+  }
+  const std::uint64_t below = older.front().end_seq;
+  auto participation =
+      queue::Participation::attach(parts_.segment, Role::administrator, "retention", 0);
+  if (!participation) return;
+  dropped_below_ = below;
+  const std::uint64_t dropped =
+      queue::drop_below(*parts_.segment, participation->entry_number(), below, queue::Drop::all);
+  dropped_for_disk_ += dropped;
+  if (dropped != 0) {
+    log_(Level::warning, "queue '" + name() + "': its journal has no more room; " +
+                             std::to_string(dropped) + " messages below seq " +
+                             std::to_string(below) + " were dropped, as drop_oldest says");
+  }
+  wake();
+}
+
+void ManagedQueue::tend(std::uint64_t now_ns) {
+  if (writer_->has_file_over_age()) wake();
+  const shm::Segment& segment = *parts_.segment;
+  std::vector<std::string> expired;
+  for (std::uint32_t index = 0; index < segment.limits().max_groups; ++index) {
+    const shm::Group& group = segment.group(index);
+    const std::uint64_t word = sync::load_acquire(group.word);
+    const std::uint64_t limit_ns = sync::load_relaxed(group.expire_idle_ns);
+    if (shm::group_state(word) != shm::GroupState::active || limit_ns == 0) continue;
+    const std::uint64_t key = word * segment.limits().max_groups + index;
+    if (queue::has_consumers(segment, index, word) && !base::mutant(115)) {
+      idle_since_ns_.erase(key);
+      continue;
+    }
+    const std::uint64_t since_ns = idle_since_ns_.try_emplace(key, now_ns).first->second;
+    if (now_ns - since_ns < limit_ns) continue;
+    idle_since_ns_.erase(key);
+    expired.push_back(queue::group_name(group));
+  }
+  for (const std::string& group : expired) remove_expired(group);
+}
+
+void ManagedQueue::remove_expired(const std::string& group) {
+  const std::uint64_t tail = queue::find_tail(*parts_.segment);
+  const auto found = queue::find_group(*parts_.segment, group);
+  if (!found) return;
+  const std::uint64_t floor = sync::read_halves(parts_.segment->group(found->index).progress).low;
+  const auto removed = queue::remove_group(*parts_.segment, group, queue::Patience::none);
+  if (!removed) return;  // somebody administers just now; next time
+  ++expired_groups_;
+  log_(Level::warning, "queue '" + name() + "': group '" + group +
+                           "' was removed: it had no consumer for longer than its limit; it was at "
+                           "seq " +
+                           std::to_string(floor) + " of " + std::to_string(tail));
+  wake();
 }
 
 bool ManagedQueue::prepare_sleep() {

@@ -13,6 +13,7 @@
 //  3. A source that found damage stops this queue, and no other.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -45,6 +46,9 @@ struct QueueFigures {
   journal::WriterFigures writer;
   journal::Health health = journal::Health::ok;
   int last_error = 0;
+  std::uint64_t first_retained = 0;    ///< the journal's files begin with this seq
+  std::uint64_t expired_groups = 0;    ///< removed since the daemon serves it
+  std::uint64_t dropped_for_disk = 0;  ///< messages, at the limit of the disk, with drop_oldest
 };
 
 class ManagedQueue final : private journal::MessageSource {
@@ -80,6 +84,9 @@ class ManagedQueue final : private journal::MessageSource {
   [[nodiscard]] bool is_idle() const noexcept;
   [[nodiscard]] std::uint64_t next_timer_ns() const noexcept { return writer_->next_timer_ns(); }
 
+  /// About once a second, traffic or not: files whose time is over, groups that nobody uses.
+  void tend(std::uint64_t now_ns);
+
   void reload() { writer_->reload(); }
   /// Writes what was published up to now, closes the journal, and is_drained() becomes true. A disk
   /// that fails or has no room does not keep it from that.
@@ -94,8 +101,11 @@ class ManagedQueue final : private journal::MessageSource {
   ManagedQueue(QueueParts parts, Log log, std::function<void(ManagedQueue&)> on_hot);
   bool message(std::uint64_t seq, journal::MessageView& view) override;
   bool next_change(std::uint64_t end_seq, journal::Change& change) override;
+  bool on_removal(std::uint64_t first_retained) override;
   void on_progress(const journal::Progress& progress) override;
   void tell_state();
+  void drop_for_room();
+  void remove_expired(const std::string& group);
   void set_asleep(bool asleep) noexcept;
 
   QueueParts parts_;
@@ -108,6 +118,10 @@ class ManagedQueue final : private journal::MessageSource {
   bool is_told_ = false;  // health_ was told to clients
   journal::Health health_ = journal::Health::ok;
   std::optional<std::uint64_t> drain_target_;
+  std::map<std::uint64_t, std::uint64_t> idle_since_ns_;  // by the group's word and entry
+  std::uint64_t expired_groups_ = 0;
+  std::uint64_t dropped_for_disk_ = 0;
+  std::uint64_t dropped_below_ = 0;  // for disk space
 };
 
 }  // namespace shmq::engine

@@ -31,6 +31,8 @@ control::GroupSettings settings_of(const shm::Group& group, std::uint64_t word) 
   settings.options.lease =
       std::chrono::nanoseconds{static_cast<std::int64_t>(sync::load_relaxed(group.lease_ns))};
   settings.options.delivery_limit = sync::load_relaxed(group.delivery_limit);
+  settings.options.expire_idle =
+      std::chrono::nanoseconds{static_cast<std::int64_t>(sync::load_relaxed(group.expire_idle_ns))};
   settings.born_seq = sync::load_relaxed(group.born_seq);
   settings.created_realtime_ns = sync::load_relaxed(group.created_realtime_ns);
   return settings;

@@ -26,21 +26,28 @@ namespace shmq::feed {
 journal::CheckpointState initial_state(const shm::Segment& segment) {
   journal::CheckpointState state;
   const shm::Limits& limits = segment.limits();
-  QueueOptions options{.slots = limits.slots,
-                       .arena_bytes = limits.arena_bytes,
-                       .chunk_bytes = limits.chunk_bytes,
-                       .max_groups = limits.max_groups,
-                       .max_participants = limits.max_participants,
-                       .max_producers = limits.max_producers,
-                       .window_entries = limits.window_entries,
-                       .straggler_entries = limits.straggler_entries,
-                       .max_message_bytes = limits.max_message_bytes,
-                       .overflow = static_cast<Overflow>(limits.overflow),
-                       .durable = true,
-                       .visible = static_cast<Visible>(limits.visible),
-                       .mode = segment.mode(),
-                       .owner = segment.owner(),
-                       .owner_group = segment.owner_group()};
+  QueueOptions options{
+      .slots = limits.slots,
+      .arena_bytes = limits.arena_bytes,
+      .chunk_bytes = limits.chunk_bytes,
+      .max_groups = limits.max_groups,
+      .max_participants = limits.max_participants,
+      .max_producers = limits.max_producers,
+      .window_entries = limits.window_entries,
+      .straggler_entries = limits.straggler_entries,
+      .max_message_bytes = limits.max_message_bytes,
+      .overflow = static_cast<Overflow>(limits.overflow),
+      .durable = true,
+      .visible = static_cast<Visible>(limits.visible),
+      .retention = {.age =
+                        std::chrono::nanoseconds{static_cast<std::int64_t>(limits.retain_age_ns)},
+                    .bytes = limits.retain_bytes,
+                    .messages = limits.retain_messages},
+      .max_disk_bytes = limits.max_disk_bytes,
+      .groups = {},
+      .mode = segment.mode(),
+      .owner = segment.owner(),
+      .owner_group = segment.owner_group()};
   const std::string text = control::text_of(options);
   const auto* bytes = reinterpret_cast<const std::byte*>(text.data());
   state.settings[journal::Uuid{}] = {bytes, bytes + text.size()};

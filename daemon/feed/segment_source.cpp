@@ -10,6 +10,7 @@
 #include "control/settings.hpp"
 #include "daemon/feed/group_settings.hpp"
 #include "queue/groups.hpp"
+#include "queue/head.hpp"
 #include "queue/record_view.hpp"
 #include "sync/event.hpp"
 
@@ -280,6 +281,22 @@ std::uint64_t SegmentSource::take_confirmed_looks() {
     looks_.pop_front();
   }
   return last;
+}
+
+bool SegmentSource::on_removal(std::uint64_t first_retained) {
+  const std::uint64_t before = sync::load_relaxed(mark_.mark().first_retained);
+  mark_.set_first_retained(first_retained);
+  // What is on disk knows of all groups but those that were born just now. Such a one was seen
+  // here, or sees the mark [M3]; or both, then it is in vain that it gives up.
+  for (std::uint32_t index = 0; index < segment_.limits().max_groups; ++index) {
+    const shm::Group& group = segment_.group(index);
+    const std::uint64_t word = sync::load_acquire(group.word);
+    if (!queue::counts_for_head(word)) continue;
+    if (sync::load_acquire(group.progress.low) >= first_retained || base::mutant(113)) continue;
+    mark_.set_first_retained(before);
+    return false;
+  }
+  return true;
 }
 
 void SegmentSource::on_progress(const journal::Progress& progress) {

@@ -45,6 +45,8 @@ class SegmentSource final : public journal::MessageSource {
   /// the look, and the next call is the first of another one. So a call ends, however fast the
   /// consumers are.
   bool next_change(std::uint64_t end_seq, journal::Change& change) override;
+  /// Tells the watermark object; false if a group was born meanwhile that needs an older message.
+  bool on_removal(std::uint64_t first_retained) override;
   /// Tells the watermark object, and wakes who waits for room, or for messages that are visible
   /// once they are synced.
   void on_progress(const journal::Progress& progress) override;

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The files of one queue besides the one being written: the next one, prepared ahead, and the older
-// ones, until no group needs them. Reuses one of those for the next where the size fits.
+// ones, until no group needs them and retention lets them go. Reuses one of those for the next
+// where the size fits.
 //
 // Invariants:
 //  1. A file is removed or recycled only when every group's floor, as it is on stable storage, has
 //     passed its last seq.
 //  2. The sum of all files never exceeds `max_disk_bytes`.
+//  3. Where room is short, by that limit or by the file system, what only retention keeps goes.
+//  4. Who must know where the journal begins is told before a file goes, and may say no.
 #pragma once
 
 #include "daemon/journal/file_preparer.hpp"
@@ -14,19 +17,31 @@
 
 namespace shmq::journal {
 
+/// What stays though every group is past it; see Retention in options.hpp.
+struct KeepLimits {
+  std::uint64_t age_ns = 0;
+  std::uint64_t bytes = 0;
+  std::uint64_t messages = 0;
+  [[nodiscard]] bool keeps_nothing() const noexcept {
+    return age_ns == 0 && bytes == 0 && messages == 0;
+  }
+};
+
 struct FileLimits {
   std::uint64_t first_file_bytes = journal::first_file_bytes;
   std::uint64_t usual_file_bytes_max = journal::usual_file_bytes_max;
   std::uint64_t max_disk_bytes = ~0ULL;
-  bool recycles = true;                             ///< else every passed file is unlinked
+  bool recycles = true;  ///< else every passed file is unlinked
+  KeepLimits keep{};
   std::uint64_t no_space_retry_ns = 1'000'000'000;  ///< after ENOSPC, if nothing was freed before
 };
 
 class FileSet {
  public:
-  /// `on_news` is called when a preparation has come to an end, or a removal has made room.
+  /// `on_news` is called when a preparation has come to an end, or a removal has made room;
+  /// `may_remove` with the seq that the files will begin with, before one goes.
   FileSet(io::Disk& disk, const Identity& identity, const FileLimits& limits, const Start& start,
-          std::function<void()> on_news);
+          std::function<void()> on_news, std::function<bool(std::uint64_t)> may_remove);
   FileSet(const FileSet&) = delete;
   FileSet& operator=(const FileSet&) = delete;
   ~FileSet();
@@ -40,9 +55,19 @@ class FileSet {
   void retire(const FileRecord& file) { older_.push_back(file); }
   /// A file that holds nothing that counts.
   void discard(const FileRecord& file);
-  /// Removes what is passed, if that is allowed now; looks at what the preparer came to, and
-  /// prepares if it may.
-  void tick(std::optional<std::uint64_t> durable_floor, std::uint64_t now_ns, bool may_prepare);
+  /// Where the file in use and the groups stand.
+  struct Passed {
+    std::optional<std::uint64_t> floor;  ///< durable: all below may go; nothing: none may
+    std::uint64_t end_seq = 0;           ///< of the file in use
+    std::uint64_t current_bytes = 0;     ///< of its batches
+  };
+  /// Removes what is passed and need not be kept; looks at what the preparer came to, and prepares
+  /// if it may.
+  void tick(const Passed& passed, std::uint64_t now_ns, bool may_prepare);
+  /// A ready file of at least `least_bytes`. One that is too small is thrown away.
+  [[nodiscard]] bool has_next(std::uint64_t least_bytes);
+  /// Does the oldest file go by its age now, if no group needs it?
+  [[nodiscard]] bool oldest_is_over_age() const noexcept;
 
   /// errno of the last preparation if it failed and no other has succeeded since; else 0. ENOSPC
   /// also where max_disk_bytes is what is in the way.
@@ -58,7 +83,11 @@ class FileSet {
   [[nodiscard]] std::uint64_t recycled() const noexcept { return recycled_; }
 
  private:
-  void remove_passed(std::uint64_t durable_floor);
+  [[nodiscard]] bool is_passed(const Passed& passed) const noexcept;
+  [[nodiscard]] bool must_be_kept(const Passed& passed) const noexcept;
+  bool release_oldest();
+  void remove_passed(const Passed& passed);
+  bool make_room(const Passed& passed);
   void look_at_preparer(std::uint64_t now_ns);
   void begin_preparing(std::uint64_t bytes);
 
@@ -77,7 +106,9 @@ class FileSet {
   int new_failure_ = 0;
   std::uint64_t retry_at_ns_ = 0;
   std::uint64_t recycled_ = 0;
+  std::function<bool(std::uint64_t)> may_remove_;
   std::shared_ptr<std::uint64_t> disk_bytes_;  // completions may come after this object
+  std::shared_ptr<int> unlinks_;               // on their way: they make room
 };
 
 }  // namespace shmq::journal

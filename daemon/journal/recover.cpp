@@ -238,6 +238,7 @@ class Recoverer {
                      .bytes = file_.bytes,
                      .first_seq = plan.tail ? plan.tail->first_seq : plan.end_seq,
                      .end_seq = marker_.end_seq,
+                     .last_realtime_ns = marker_.realtime_ns,
                      .handle = std::exchange(file_.handle, io::no_handle)};
     start.offset = marker_.file_offset + marker_.total_bytes;
     for (const ChainFile& file : plan.chain) {
@@ -246,6 +247,7 @@ class Recoverer {
                              .bytes = file.file_bytes,
                              .first_seq = file.first_seq,
                              .end_seq = file.end_seq,
+                             .last_realtime_ns = file.last_realtime_ns,
                              .handle = lock == locks_.end() ? io::no_handle : lock->second});
       if (lock != locks_.end()) locks_.erase(lock);
     }

@@ -31,7 +31,8 @@ struct FileRecord {
   std::uint64_t bytes = 0;
   std::uint64_t first_seq = 0;
   std::uint64_t end_seq = 0;
-  io::Handle handle = io::no_handle;  ///< held for its lock
+  std::uint64_t last_realtime_ns = 0;  ///< when its last batch was written
+  io::Handle handle = io::no_handle;   ///< held for its lock
 };
 
 /// Where the writer goes on. The handles belong to whoever has it.

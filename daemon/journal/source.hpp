@@ -35,6 +35,13 @@ class MessageSource {
   /// Changes of one group come in order. The writer keeps what it took until it is durable.
   virtual bool next_change(std::uint64_t end_seq, Change& change) = 0;
 
+  /// Files are about to go, and the journal will begin with this seq. False, and nothing is
+  /// removed now: somebody has come meanwhile who needs an older one. Also called at the start.
+  virtual bool on_removal(std::uint64_t first_retained) {
+    static_cast<void>(first_retained);
+    return true;
+  }
+
   /// Called after each barrier, and when `health` changed.
   virtual void on_progress(const Progress& progress) = 0;
 };

@@ -13,6 +13,7 @@ namespace shmq::journal {
 namespace {
 
 constexpr int failures_until_degraded = 2;
+constexpr std::uint64_t reserve_bytes_max = 65536;
 
 std::uint64_t monotonic_ns() { return base::clock->monotonic_ns(); }
 
@@ -45,10 +46,12 @@ Writer::Writer(io::Disk& disk, MessageSource& source, const WriterOptions& optio
       identity_(start.identity),
       epoch_(start.epoch),
       liveness_(std::make_shared<Liveness>(Liveness{this})),
-      files_(disk, start.identity, options.files, start,
-             [liveness = liveness_] {
-               if (liveness->writer != nullptr) liveness->writer->pump();
-             }),
+      files_(
+          disk, start.identity, options.files, start,
+          [liveness = liveness_] {
+            if (liveness->writer != nullptr) liveness->writer->pump();
+          },
+          [this](std::uint64_t first_retained) { return source_.on_removal(first_retained); }),
       current_(start.current),
       offset_(start.offset),
       last_file_bytes_(start.current.bytes),
@@ -56,7 +59,10 @@ Writer::Writer(io::Disk& disk, MessageSource& source, const WriterOptions& optio
       last_(start.last),
       state_(std::move(start.state)),
       progress_{.watermark = start.watermark, .seq_ceiling = start.seq_ceiling, .changes = 0},
-      last_commit_ns_(monotonic_ns()) {}
+      last_commit_ns_(monotonic_ns()) {
+  source_.on_removal(files_.older().empty() ? current_->first_seq
+                                            : files_.older().front().first_seq);
+}
 
 Writer::~Writer() {
   liveness_->writer = nullptr;
@@ -77,19 +83,20 @@ bool Writer::is_quiet() const noexcept {
 }
 
 bool Writer::closing_is_due(std::uint64_t now_ns) const noexcept {
-  if (base::mutant(52)) return false;
+  if (base::mutant(52) || waits_for_file_) return false;
   return needs_closing_ && (is_stopping_ || now_ns >= last_commit_ns_ + options_.idle_close_ns);
 }
 
 Health Writer::health() const noexcept {
   if (failures_ >= failures_until_degraded) return Health::degraded;
-  return !current_ && files_.error() == ENOSPC ? Health::no_space : Health::ok;
+  return waits_for_file_ && files_.error() == ENOSPC ? Health::no_space : Health::ok;
 }
 
 std::uint64_t Writer::next_timer_ns() const noexcept {
   std::uint64_t at = files_.next_timer_ns();
   if (failures_ >= failures_until_degraded) return std::max(at == ~0ULL ? 0 : at, retry_at_ns_);
-  if (needs_closing_ && !in_flight_) at = std::min(at, last_commit_ns_ + options_.idle_close_ns);
+  if (needs_closing_ && !in_flight_ && !waits_for_file_)
+    at = std::min(at, last_commit_ns_ + options_.idle_close_ns);
   return at;
 }
 
@@ -113,6 +120,12 @@ std::optional<std::uint64_t> Writer::removable_below() const noexcept {
   return state_.least_floor(progress_.watermark);
 }
 
+FileSet::Passed Writer::passed() const noexcept {
+  return {.floor = removable_below(),
+          .end_seq = progress_.watermark,
+          .current_bytes = current_ ? offset_ : 0};
+}
+
 void Writer::pump() {
   const std::uint64_t now_ns = monotonic_ns();
   const bool may_try = failures_ < failures_until_degraded || now_ns >= retry_at_ns_;
@@ -120,7 +133,7 @@ void Writer::pump() {
   if (!current_ || offset_ > current_->bytes / 4) {
     files_.want_next(last_file_bytes_, std::max(least_bytes_, 4 * bytes_of(state_)));
   }
-  files_.tick(removable_below(), now_ns, may_try);
+  files_.tick(passed(), now_ns, may_try);
   if (const int failure = files_.take_failure(); failure != 0 && failure != ENOSPC) {
     count_failure(failure, now_ns);
     if (failures_ >= failures_until_degraded) return source_.on_progress(progress_);
@@ -165,16 +178,21 @@ void Writer::leave_current() {
   offset_ = 0;
 }
 
+// A file too small for it has none.
+std::uint64_t Writer::reserve_bytes() const noexcept {
+  if (base::mutant(112)) return 0;
+  return std::min(reserve_bytes_max, current_->bytes / 8 / block_bytes * block_bytes);
+}
+
 void Writer::stage(std::uint64_t now_ns) {
   found_nothing_ = false;
+  waits_for_file_ = false;
   // Each round without a batch leaves a file; the next is there or is awaited.
   for (int round = 0; round < 3; ++round) {
-    if (!current_ && !adopt_next_file()) {
-      files_.want_next(last_file_bytes_, std::max(least_bytes_, 4 * bytes_of(state_)));
-      files_.tick(removable_below(), now_ns, true);
-      return;
-    }
-    const std::uint64_t left = current_->bytes - offset_;
+    if (!current_ && !adopt_next_file()) return await_file(now_ns);
+    const std::uint64_t reserve = files_.has_next(least_bytes_) ? 0 : reserve_bytes();
+    const std::uint64_t left =
+        current_->bytes - offset_ - std::min(reserve, current_->bytes - offset_);
     const std::uint64_t usual = std::min(left, round_up(options_.batch_bytes_max, block_bytes));
     Staged staged = left == 0 ? Staged::needs_room : fill(usual, now_ns);
     if (staged == Staged::needs_room && left > usual) staged = fill(left, now_ns);
@@ -186,9 +204,48 @@ void Writer::stage(std::uint64_t now_ns) {
       found_nothing_ = true;
       return;
     }
-    if (offset_ == block_bytes) least_bytes_ = std::max(least_bytes_, 2 * current_->bytes);
+    if (offset_ == block_bytes) {
+      least_bytes_ = std::max(least_bytes_, 2 * current_->bytes);
+    } else if (reserve != 0 && !files_.has_next(least_bytes_)) {
+      if (stage_into_reserve()) return submit(0);
+      return await_file(now_ns);
+    }
     leave_current();
   }
+}
+
+void Writer::await_file(std::uint64_t now_ns) {
+  waits_for_file_ = true;
+  files_.want_next(last_file_bytes_, std::max(least_bytes_, 4 * bytes_of(state_)));
+  files_.tick(passed(), now_ns, true);
+}
+
+// The changes alone, and only if an old file can go because of them: so few are enough.
+bool Writer::stage_into_reserve() {
+  if (offset_ >= current_->bytes || files_.older().empty()) return false;
+  builder_.begin(next_frame(), current_->bytes - offset_);
+  changes_staged_ = 0;
+  add_changes();
+  return changes_staged_ > 0 && lets_a_file_go();
+}
+
+// Would the state with the staged changes?
+bool Writer::lets_a_file_go() const {
+  std::map<Uuid, std::uint64_t> floors;
+  for (const auto& [uuid, group] : state_.groups) floors[uuid] = group.floor;
+  for (std::size_t i = 0; i < changes_staged_; ++i) {
+    const Change& change = changes_[i];
+    if (change.kind == Change::Kind::removed) floors.erase(change.group.group);
+    if (change.kind != Change::Kind::group) continue;
+    const auto known = state_.groups.find(change.group.group);
+    std::uint64_t& floor = floors[change.group.group];
+    const bool is_same =
+        known != state_.groups.end() && known->second.incarnation == change.group.incarnation;
+    floor = is_same ? std::max(floor, change.group.floor) : change.group.floor;
+  }
+  std::uint64_t least = progress_.watermark;
+  for (const auto& [uuid, floor] : floors) least = std::min(least, floor);
+  return files_.older().front().end_seq <= least;
 }
 
 // Stages what there is into builder_, as far as it fits into `room`.
@@ -300,6 +357,7 @@ void Writer::commit() {
   last_ = ref_of(header);
   ++batch_number_;
   current_->end_seq = header.end_seq;
+  current_->last_realtime_ns = header.realtime_ns;
   for (; changes_staged_ > 0; --changes_staged_) {
     const Change& change = changes_.front();
     switch (change.kind) {

@@ -13,7 +13,9 @@
 //  3. A file whose write or sync failed is poisoned: never written or synced again. What was not
 //     durable is staged again from the source and goes to a new file.
 //  4. The state written as a snapshot is the durable one; changes follow as deltas.
-//  5. A seq is given out only below the durable ceiling: watermark + ring_slots.
+//  5. As long as the next file is not there, the end of this one is kept for checkpoints: acks can
+//     always be written that let an old file go, and so make room for the next one.
+//  6. A seq is given out only below the durable ceiling: watermark + ring_slots.
 #pragma once
 
 #include <deque>
@@ -74,6 +76,11 @@ class Writer {
   [[nodiscard]] int last_error() const noexcept { return last_error_; }
   [[nodiscard]] const WriterFigures& figures() const noexcept { return figures_; }
   [[nodiscard]] const FileSet& files() const noexcept { return files_; }
+  /// A passed file has come to the age at which retention lets it go: pump() removes it.
+  [[nodiscard]] bool has_file_over_age() const noexcept {
+    return files_.oldest_is_over_age() && passed().floor &&
+           files_.older().front().end_seq <= *passed().floor;
+  }
   [[nodiscard]] const CheckpointState& durable_state() const noexcept { return state_; }
 
  private:
@@ -86,7 +93,12 @@ class Writer {
   [[nodiscard]] bool is_quiet() const noexcept;
   [[nodiscard]] bool closing_is_due(std::uint64_t now_ns) const noexcept;
   [[nodiscard]] BatchFrame next_frame() const;
+  [[nodiscard]] FileSet::Passed passed() const noexcept;
   [[nodiscard]] std::optional<std::uint64_t> removable_below() const noexcept;
+  [[nodiscard]] std::uint64_t reserve_bytes() const noexcept;
+  [[nodiscard]] bool lets_a_file_go() const;
+  bool stage_into_reserve();
+  void await_file(std::uint64_t now_ns);
   void stage(std::uint64_t now_ns);
   Staged fill(std::uint64_t room, std::uint64_t now_ns);
   bool add_changes();
@@ -125,7 +137,8 @@ class Writer {
   std::deque<Change> changes_;  // taken from the source, not durable; the first of them in flight
   std::size_t changes_staged_ = 0;
   BatchBuilder builder_;
-  bool found_nothing_ = false;  // the last look at the source came to nothing
+  bool waits_for_file_ = false;  // there is something to write, and no room before the next file
+  bool found_nothing_ = false;   // the last look at the source came to nothing
   bool in_flight_ = false;
   int pieces_ = 0;  // writes outstanding
   int piece_error_ = 0;

@@ -18,6 +18,8 @@ TEST(Settings, a_queue_comes_back_as_it_was) {
                        .overflow = Overflow::fail,
                        .durable = true,
                        .visible = Visible::synced,
+                       .retention = {.age = 36h, .bytes = 5ULL << 30, .messages = 7},
+                       .max_disk_bytes = 9ULL << 30,
                        .mode = 0660,
                        .owner_group = 7};
   options.groups = {{.name = "billing", .mode = GroupMode::shared, .lease = 5s}, {.name = "a"}};
@@ -30,17 +32,25 @@ TEST(Settings, a_queue_comes_back_as_it_was) {
   EXPECT_FALSE(read->owner);
   EXPECT_EQ(read->overflow, Overflow::fail);
   EXPECT_EQ(read->visible, Visible::synced);
+  EXPECT_EQ(read->retention.age, 36h);
+  EXPECT_EQ(read->retention.bytes, 5ULL << 30);
+  EXPECT_EQ(read->retention.messages, 7U);
+  EXPECT_EQ(read->max_disk_bytes, 9ULL << 30);
 }
 
 TEST(Settings, a_group_comes_back_as_it_was) {
-  const GroupSettings settings{
-      .options = {.name = "w", .mode = GroupMode::shared, .lease = 0s, .delivery_limit = 9},
-      .born_seq = ~std::uint64_t{0} - 1,
-      .created_realtime_ns = 1234567890123456789};
+  const GroupSettings settings{.options = {.name = "w",
+                                           .mode = GroupMode::shared,
+                                           .lease = 0s,
+                                           .delivery_limit = 9,
+                                           .expire_idle = 1h},
+                               .born_seq = ~std::uint64_t{0} - 1,
+                               .created_realtime_ns = 1234567890123456789};
   const auto read = group_settings_from(text_of(settings), "read");
   ASSERT_TRUE(read);
   EXPECT_EQ(text_of(*read), text_of(settings));
   EXPECT_EQ(read->born_seq, ~std::uint64_t{0} - 1);
+  EXPECT_EQ(read->options.expire_idle, 1h);
 }
 
 TEST(Settings, what_is_missing_has_its_default_and_what_is_unknown_is_ignored) {

@@ -7,6 +7,7 @@
 
 #include <thread>
 
+#include "queue/groups.hpp"
 #include "support/durable_queue.hpp"
 #include "sync/event.hpp"
 
@@ -110,6 +111,26 @@ TEST(Head, a_daemon_that_has_not_mapped_the_watermark_moves_nothing) {
   ASSERT_TRUE(unmapped);
   EXPECT_EQ(queue::refresh_head(**unmapped), 0U);
   EXPECT_EQ(queue::refresh_head(*f.segment), 16U);
+}
+
+// Head lags behind: the ring still holds what the journal has let go.
+TEST(Head, a_group_begins_no_earlier_than_the_journal) {
+  Fixture f{Overflow::fail};
+  EXPECT_EQ(f.publish_all(), 16U);
+  EXPECT_EQ(f.settle_all(), 16U);
+  f.move_watermark(16);
+  f.mark->set_first_retained(9);
+  ASSERT_EQ(queue::read_head(*f.segment), 0U);
+  const auto early = queue::create_group(*f.segment, {.name = "early", .from = StartAt::at({8})});
+  ASSERT_FALSE(early);
+  EXPECT_EQ(early.error(), Errc::not_retained);
+  ASSERT_TRUE(queue::create_group(*f.segment, {.name = "earliest"}));
+  ASSERT_TRUE(queue::create_group(*f.segment, {.name = "at", .from = StartAt::at({9})}));
+  for (const GroupInfo& group : f.queue->groups()) {
+    if (group.name != "default") {
+      EXPECT_EQ(group.floor.value, 9U) << group.name;
+    }
+  }
 }
 
 }  // namespace

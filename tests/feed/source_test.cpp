@@ -193,4 +193,19 @@ TEST(Source, a_reservation_in_vain_does_not_bring_a_settled_message_back) {
   EXPECT_TRUE(fed.only_group().is_settled(0));
 }
 
+// The group is not on disk yet, so the writer knows nothing of it.
+TEST(Source, no_file_goes_that_a_new_group_needs) {
+  Fed fed;
+  fed.publish(5);
+  fed.sync(5);
+  auto consumer = fed.queue->consumer("g").value();
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(consumer.try_receive()->ack(), Settlement::settled);
+  ASSERT_TRUE(queue::create_group(*fed.segment, {.name = "new"}));  // head lags behind: from 0
+  EXPECT_FALSE(fed.source->on_removal(5));
+  EXPECT_EQ(fed.mark->mark().first_retained, 0U) << "nothing has gone";
+  ASSERT_TRUE(queue::remove_group(*fed.segment, "new"));
+  EXPECT_TRUE(fed.source->on_removal(5));
+  EXPECT_EQ(fed.mark->mark().first_retained, 5U);
+}
+
 }  // namespace

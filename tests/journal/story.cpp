@@ -86,7 +86,10 @@ RecoverOptions Story::recover_options(bool memory_is_newer) const {
 WriterOptions Story::writer_options() const {
   return {.files = {.first_file_bytes = small_file_bytes,
                     .usual_file_bytes_max = 2 * small_file_bytes,
-                    .max_disk_bytes = seed_ % 5 == 0 ? 8 * small_file_bytes : ~0ULL},
+                    .max_disk_bytes = seed_ % 5 == 0 ? 8 * small_file_bytes : ~0ULL,
+                    .keep = {.age_ns = seed_ % 7 == 0 ? 1'000'000'000U : 0U,
+                             .bytes = seed_ % 7 == 1 ? 6 * small_file_bytes : 0,
+                             .messages = seed_ % 7 == 2 ? 300U : 0U}},
           .ring_slots = 48,
           .batch_bytes_max = 24576,
           .write_piece_bytes = 8192};
@@ -129,7 +132,9 @@ void Story::step(Writer& writer) {
     case 1: world_.publish(random(6) + 1, decoy_); break;
     case 2: world_.settle_some(); break;
     case 3: world_.hand_out_some(); break;
-    case 4: StandstillClock::advance(random(20) == 0 ? 61'000'000'000 : random(15) * 1'000'000); break;
+    case 4:
+      StandstillClock::advance(random(20) == 0 ? 61'000'000'000 : random(15) * 1'000'000);
+      break;
     case 5:
       if (disk_.capacity_bytes != ~0ULL && random(10) == 0) disk_.capacity_bytes = ~0ULL;
       break;

@@ -119,6 +119,12 @@ bool World::next_change(std::uint64_t end_seq, Change& change) {
   return false;
 }
 
+// Now and then somebody comes who needs what is about to go; else nobody must.
+bool World::on_removal(std::uint64_t first_retained) {
+  for (const Group& group : groups_) went_back_ |= group.memory.floor < first_retained;
+  return random(4) != 0;
+}
+
 void World::on_progress(const Progress& progress) {
   went_back_ |= progress.watermark < progress_.watermark || progress.changes < told_ ||
                 progress.seq_ceiling < progress_.seq_ceiling;

@@ -35,6 +35,7 @@ class World final : public journal::MessageSource {
   // --- journal::MessageSource ---
   bool message(std::uint64_t seq, journal::MessageView& view) override;
   bool next_change(std::uint64_t end_seq, journal::Change& change) override;
+  bool on_removal(std::uint64_t first_retained) override;
   void on_progress(const journal::Progress& progress) override;
 
   // --- Lives ---

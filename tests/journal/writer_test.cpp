@@ -40,6 +40,12 @@ class Queue final : public MessageSource {
     change = changes[changes_taken++];
     return true;
   }
+  bool may_remove = true;
+  std::uint64_t first_retained = 0;
+  bool on_removal(std::uint64_t first) override {
+    if (may_remove) first_retained = first;
+    return may_remove;
+  }
   void on_progress(const Progress& now) override { progress = now; }
 
   void settle(std::uint64_t end_seq) {
@@ -310,6 +316,161 @@ TEST_F(WriterTest, max_disk_bytes_holds_until_groups_move_on) {
   EXPECT_EQ(writer_->health(), Health::no_space);
   EXPECT_LE(writer_->files().disk_bytes(), options_.files.max_disk_bytes);
   EXPECT_LT(queue_.progress.watermark, 300U);
+}
+
+// The oldest seq in the directory.
+std::uint64_t oldest_of(const Plan& plan) { return plan.chain.front().first_seq; }
+
+TEST_F(WriterTest, a_full_journal_goes_on_once_groups_have_acked) {
+  options_.files.max_disk_bytes = 65536 + 131072;
+  start();
+  publish(300, 1000);
+  run();
+  ASSERT_EQ(writer_->health(), Health::no_space);
+  for (std::uint64_t acked = 40; acked < 300; acked += 40) {
+    queue_.settle(acked);
+    run();
+    EXPECT_LE(writer_->files().disk_bytes(), options_.files.max_disk_bytes);
+  }
+  EXPECT_EQ(queue_.progress.watermark, 300U);
+  EXPECT_EQ(writer_->health(), Health::ok);
+  disk_.cut_power();
+  EXPECT_EQ(look().end_seq, 300U);
+}
+
+TEST_F(WriterTest, acks_that_free_nothing_do_not_use_up_what_is_kept_for_those_that_do) {
+  options_.files.max_disk_bytes = 65536 + 131072;
+  start();
+  publish(300, 1000);
+  run();
+  ASSERT_EQ(writer_->health(), Health::no_space);
+  const std::uint64_t first_end = writer_->files().older().front().end_seq;
+  for (std::uint64_t acked = 1; acked < first_end; ++acked) {
+    queue_.settle(acked);
+    run();
+    ASSERT_EQ(writer_->health(), Health::no_space);
+  }
+  EXPECT_EQ(writer_->next_timer_ns(), ~0ULL);  // and nobody spins
+  for (std::uint64_t acked = first_end; acked <= 300; ++acked) {
+    queue_.settle(acked);
+    run();
+  }
+  EXPECT_EQ(queue_.progress.watermark, 300U);
+}
+
+TEST_F(WriterTest, what_every_group_is_past_stays_as_long_as_newer_messages_are_few) {
+  options_.files.keep.messages = 200;
+  start();
+  for (int round = 0; round < 12; ++round) {
+    publish(50, 1000);
+    run();
+    queue_.settle(queue_.messages.size());
+    run();
+    const std::uint64_t tail = queue_.messages.size();
+    ASSERT_LE(oldest_of(look(true)), tail < 200 ? 0 : tail - 200);
+  }
+  EXPECT_GT(oldest_of(look(true)), 0U);
+  // What is promised no more may still wait to be recycled.
+  EXPECT_GE(queue_.first_retained, oldest_of(look(true)));
+  EXPECT_LE(queue_.first_retained, queue_.messages.size() - 200);
+}
+
+TEST_F(WriterTest, what_every_group_is_past_stays_as_long_as_newer_bytes_are_few) {
+  options_.files.keep.bytes = 300'000;
+  start();
+  publish(200, 1000);
+  queue_.settle(200);
+  run();
+  EXPECT_EQ(oldest_of(look(true)), 0U);
+  publish(400, 1000);
+  queue_.settle(600);
+  run();
+  const std::uint64_t oldest = oldest_of(look(true));
+  EXPECT_GT(oldest, 0U);
+  EXPECT_LE(oldest, 600U - 300'000 / 1100);
+}
+
+TEST_F(WriterTest, what_every_group_is_past_stays_until_it_is_old) {
+  options_.files.keep.age_ns = 3600 * 1000 * ms;
+  start();
+  publish(300, 1000);
+  queue_.settle(300);
+  run();
+  EXPECT_EQ(oldest_of(look(true)), 0U);
+  EXPECT_FALSE(writer_->has_file_over_age());
+  StandstillClock::advance(3599 * 1000 * ms);
+  run();
+  EXPECT_EQ(oldest_of(look(true)), 0U);
+  StandstillClock::advance(2 * 1000 * ms);
+  EXPECT_TRUE(writer_->has_file_over_age());
+  run();
+  EXPECT_GT(oldest_of(look(true)), 0U);
+}
+
+TEST_F(WriterTest, the_age_of_files_outlasts_the_writer) {
+  options_.files.keep.age_ns = 3600 * 1000 * ms;
+  start();
+  publish(300, 1000);
+  queue_.settle(300);
+  run();
+  writer_.reset();
+  StandstillClock::advance(3601 * 1000 * ms);
+  start(true);
+  EXPECT_GT(oldest_of(look(true)), 0U);
+}
+
+TEST_F(WriterTest, what_a_group_needs_stays_however_old_it_is) {
+  options_.files.keep = {.age_ns = 1, .bytes = 1, .messages = 1};
+  start();
+  publish(300, 1000);
+  queue_.settle(70);
+  run();
+  StandstillClock::advance(3601 * 1000 * ms);
+  run();
+  EXPECT_LE(oldest_of(look(true)), 70U);
+  EXPECT_GT(oldest_of(look(true)), 0U);
+}
+
+TEST_F(WriterTest, room_is_made_of_what_only_retention_keeps) {
+  options_.files.keep.age_ns = 3600 * 1000 * ms;
+  options_.files.max_disk_bytes = 5 * 131072;
+  start();
+  for (int round = 0; round < 30; ++round) {
+    publish(50, 1000);
+    run();
+    queue_.settle(queue_.messages.size());
+    run();
+    ASSERT_EQ(queue_.progress.watermark, queue_.messages.size()) << round;
+    ASSERT_LE(writer_->files().disk_bytes(), options_.files.max_disk_bytes);
+  }
+  EXPECT_GT(writer_->files().older().size(), 1U);  // and no more of it than was needed
+}
+
+TEST_F(WriterTest, a_full_disk_takes_what_only_retention_keeps) {
+  options_.files.keep.age_ns = 3600 * 1000 * ms;
+  start();
+  disk_.capacity_bytes = 5 * 131072;
+  for (int round = 0; round < 30; ++round) {
+    publish(50, 1000);
+    run();
+    queue_.settle(queue_.messages.size());
+    run();
+    StandstillClock::advance(options_.files.no_space_retry_ns);
+    run();
+    ASSERT_EQ(queue_.progress.watermark, queue_.messages.size()) << round;
+  }
+}
+
+TEST_F(WriterTest, a_group_that_comes_in_the_last_moment_keeps_the_files) {
+  start();
+  queue_.may_remove = false;
+  publish(300, 1000);
+  queue_.settle(300);
+  run();
+  EXPECT_EQ(oldest_of(look(true)), 0U);
+  queue_.may_remove = true;
+  run();
+  EXPECT_GT(oldest_of(look(true)), 0U);
 }
 
 TEST_F(WriterTest, short_writes_and_interruptions_are_nothing) {

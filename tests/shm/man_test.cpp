@@ -40,7 +40,9 @@ const std::vector<Structure>& structures() {
   static const std::vector<Structure> list{
       SHMQ_STRUCT(Part, SHMQ_FIELD(Part, offset), SHMQ_FIELD(Part, bytes)),
       SHMQ_STRUCT(Limits, SHMQ_FIELD(Limits, slots), SHMQ_FIELD(Limits, arena_bytes),
-                  SHMQ_FIELD(Limits, max_message_bytes), SHMQ_FIELD(Limits, chunk_bytes),
+                  SHMQ_FIELD(Limits, max_message_bytes), SHMQ_FIELD(Limits, retain_age_ns),
+                  SHMQ_FIELD(Limits, retain_bytes), SHMQ_FIELD(Limits, retain_messages),
+                  SHMQ_FIELD(Limits, max_disk_bytes), SHMQ_FIELD(Limits, chunk_bytes),
                   SHMQ_FIELD(Limits, chunks), SHMQ_FIELD(Limits, max_groups),
                   SHMQ_FIELD(Limits, max_participants), SHMQ_FIELD(Limits, max_producers),
                   SHMQ_FIELD(Limits, window_entries), SHMQ_FIELD(Limits, straggler_entries),
@@ -95,13 +97,14 @@ const std::vector<Structure>& structures() {
                   SHMQ_FIELD(Straggler, key_hash), SHMQ_FIELD(Straggler, reserved)),
       SHMQ_STRUCT(Record, SHMQ_FIELD(Record, seq), SHMQ_FIELD(Record, payload_bytes),
                   SHMQ_FIELD(Record, attribute_bytes), SHMQ_FIELD(Record, flags)),
-      SHMQ_STRUCT(
-          Mark, SHMQ_FIELD(Mark, magic), SHMQ_FIELD(Mark, abi_version),
-          SHMQ_FIELD(Mark, mark_bytes), SHMQ_FIELD(Mark, layout_hash), SHMQ_FIELD(Mark, queue_uuid),
-          SHMQ_FIELD(Mark, boot_id), SHMQ_FIELD(Mark, checksum), SHMQ_FIELD(Mark, watermark),
-          SHMQ_FIELD(Mark, seq_ceiling), SHMQ_FIELD(Mark, epoch), SHMQ_FIELD(Mark, acks_looked),
-          SHMQ_FIELD(Mark, acks_synced), SHMQ_FIELD(Mark, daemon_state),
-          SHMQ_FIELD(Mark, progress_event), SHMQ_FIELD(Mark, doorbell_path)),
+      SHMQ_STRUCT(Mark, SHMQ_FIELD(Mark, magic), SHMQ_FIELD(Mark, abi_version),
+                  SHMQ_FIELD(Mark, mark_bytes), SHMQ_FIELD(Mark, layout_hash),
+                  SHMQ_FIELD(Mark, queue_uuid), SHMQ_FIELD(Mark, boot_id),
+                  SHMQ_FIELD(Mark, checksum), SHMQ_FIELD(Mark, watermark),
+                  SHMQ_FIELD(Mark, seq_ceiling), SHMQ_FIELD(Mark, epoch),
+                  SHMQ_FIELD(Mark, acks_looked), SHMQ_FIELD(Mark, acks_synced),
+                  SHMQ_FIELD(Mark, daemon_state), SHMQ_FIELD(Mark, progress_event),
+                  SHMQ_FIELD(Mark, first_retained), SHMQ_FIELD(Mark, doorbell_path)),
   };
   return list;
 }

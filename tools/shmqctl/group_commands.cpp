@@ -63,6 +63,7 @@ Json group_json(const shmq::GroupInfo& group) {
       {"lease_seconds", seconds(group.lease)},
       {"delivery_limit",
        group.mode == shmq::GroupMode::shared ? Json(group.delivery_limit) : Json{}},
+      {"expire_idle_seconds", seconds(group.expire_idle)},
       {"born_seq", group.born.value},
       {"floor_seq", group.floor.value},
       {"ready", group.ready},
@@ -164,6 +165,7 @@ int info(const Context& context, const GroupArguments& arguments) {
   table.add({"mode", std::string{text_of(group.mode)}});
   table.add({"lease", human_time(group.lease)});
   if (group.mode == shmq::GroupMode::shared) number("delivery limit", group.delivery_limit);
+  if (group.expire_idle.count() != 0) table.add({"expires after", human_time(group.expire_idle)});
   number("incarnation", group.incarnation);
   number("born at seq", group.born.value);
   number("floor", group.floor.value);
@@ -241,6 +243,10 @@ void add_create(CLI::App& parent, Context& context) {
       "gets "
       "it; 0: only death ends it (default 30s)");
   add_delivery_limit(*command, arguments->delivery_limit);
+  add_time(
+      *command, "--expire",
+      [&options](std::chrono::nanoseconds time) { options.expire_idle = time; },
+      "remove it after so long without a consumer (durable queues; default: never)");
   command->callback([&context, arguments] {
     context.command = [&context, arguments] { return create(context, *arguments); };
   });

@@ -4,6 +4,7 @@
 #include <array>
 #include <limits>
 #include <memory>
+#include <sstream>
 
 #include "context.hpp"
 #include "failure.hpp"
@@ -63,7 +64,46 @@ Json queue_json(const shmq::QueueInfo& info) {
           {"straggler_entries", info.straggler_entries},
           {"overflow", text_of(info.overflow)},
           {"durable", info.durable},
-          {"visible", info.visible == shmq::Visible::synced ? "synced" : "published"}};
+          {"visible", info.visible == shmq::Visible::synced ? "synced" : "published"},
+          {"retention",
+           {{"age_seconds", seconds(info.retention.age)},
+            {"bytes", info.retention.bytes},
+            {"messages", info.retention.messages}}},
+          {"max_disk_bytes", info.max_disk_bytes}};
+}
+
+std::string retention_text(const shmq::Retention& retention) {
+  std::string text;
+  const auto add = [&text](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
+  if (retention.age.count() != 0) add(human_time(retention.age));
+  if (retention.bytes != 0) add(human_size(retention.bytes));
+  if (retention.messages != 0) add(std::to_string(retention.messages) + " messages");
+  return text.empty() ? "until every group is past it" : text;
+}
+
+/// "age=1d,bytes=10GiB,messages=1000000", each of them once at most; or "groups".
+shmq::Retention parse_retention(const std::string& text) {
+  const auto fail = [](const std::string& why) { throw CLI::ValidationError("--retention", why); };
+  shmq::Retention retention;
+  if (text == "groups") return retention;
+  std::istringstream parts{text};
+  bool any = false;
+  for (std::string part; std::getline(parts, part, ','); any = true) {
+    const std::size_t equals = part.find('=');
+    const std::string key = part.substr(0, equals);
+    const std::string value = equals == std::string::npos ? "" : part.substr(equals + 1);
+    if (const auto age = parse_time(value); key == "age" && age && age->count() > 0) {
+      retention.age = *age;
+    } else if (const auto bytes = parse_size(value); key == "bytes" && bytes && *bytes > 0) {
+      retention.bytes = *bytes;
+    } else if (const auto count = parse_count(value); key == "messages" && count && *count > 0) {
+      retention.messages = *count;
+    } else {
+      fail("'" + part + "' is not age=TIME, bytes=SIZE or messages=N");
+    }
+  }
+  if (!any) fail("it is empty");
+  return retention;
 }
 
 // --- create --------------------------------------------------------------------------------------
@@ -73,6 +113,7 @@ struct CreateArguments {
   shmq::QueueOptions options;
   std::optional<std::chrono::nanoseconds> lease;
   std::optional<std::uint32_t> delivery_limit;
+  std::optional<std::chrono::nanoseconds> expire_idle;
   bool if_not_exists = false;
 };
 
@@ -110,12 +151,14 @@ int create(const Context& context, CreateArguments& arguments) {
   options.trusted_owners = context.trusted_owners;
   options.runtime_dir = context.runtime_dir;
   // The group that the library makes when none is named.
-  if (arguments.lease && options.groups.empty()) options.groups.push_back({.name = "default"});
+  if ((arguments.lease || arguments.expire_idle) && options.groups.empty())
+    options.groups.push_back({.name = "default"});
   if (arguments.delivery_limit && options.groups.empty()) {
     throw usage_failure("--delivery-limit", "no shared group is named with --group");
   }
   for (shmq::GroupOptions& group : options.groups) {
     if (arguments.lease) group.lease = *arguments.lease;
+    if (arguments.expire_idle) group.expire_idle = *arguments.expire_idle;
     if (group.mode == shmq::GroupMode::shared || options.groups.size() == 1) {
       set_delivery_limit(group, arguments.delivery_limit);
     }
@@ -230,6 +273,20 @@ void add_create(CLI::App& parent, Context& context) {
           "from when on consumers see a message: published (default), or synced, once it is on "
           "stable storage (with --durable)")
       ->type_name("published|synced");
+  command
+      ->add_option_function<std::string>(
+          "--retention",
+          [&options](const std::string& text) { options.retention = parse_retention(text); },
+          "what stays on disk though every group is past it, until it is older than age, or newer "
+          "messages fill bytes, or are so many (with --durable; default groups: nothing)")
+      ->type_name("groups|age=TIME,bytes=SIZE,messages=N");
+  add_size(*command, "--max-disk", into(options.max_disk_bytes, "--max-disk"),
+           "what the journal may take, at least 8MiB; beyond it the overflow policy applies (with "
+           "--durable; default: what the daemon's configuration says)");
+  add_time(
+      *command, "--expire",
+      [a = arguments.get()](std::chrono::nanoseconds time) { a->expire_idle = time; },
+      "remove these groups after so long without a consumer (with --durable; default: never)");
   command->add_flag("--if-not-exists", arguments->if_not_exists,
                     "fine if it is there with the same limits; missing groups are created");
   command->callback([&context, arguments] {
@@ -307,6 +364,10 @@ int info(const Context& context, const std::string& name) {
   table.add({"overflow", std::string{text_of(info.overflow)}});
   table.add({"durable", info.durable ? "yes" : "no"});
   table.add({"visible", info.visible == shmq::Visible::synced ? "synced" : "published"});
+  if (info.durable) {
+    table.add({"retention", retention_text(info.retention)});
+    table.add({"max disk", info.max_disk_bytes != 0 ? human_size(info.max_disk_bytes) : "-"});
+  }
   table.print(context);
   return exit_ok;
 }

@@ -29,6 +29,8 @@ struct QueueInfo {
   Overflow overflow{};
   bool durable = false;
   Visible visible{};
+  Retention retention{};             ///< durable queues
+  std::uint64_t max_disk_bytes = 0;  ///< durable queues; 0: the daemon's own limit
   std::chrono::system_clock::time_point created{};
 };
 
@@ -64,9 +66,10 @@ struct GroupInfo {
   std::uint64_t incarnation = 0;  ///< of the entry that holds the group
   std::chrono::system_clock::time_point created{};
   std::chrono::nanoseconds lease{};
-  std::uint32_t delivery_limit = 0;  ///< shared
-  Seq born{};                        ///< where it began
-  Seq floor{};                       ///< all below are settled
+  std::uint32_t delivery_limit = 0;        ///< shared
+  std::chrono::nanoseconds expire_idle{};  ///< removed after so long without a consumer; 0: never
+  Seq born{};                              ///< where it began
+  Seq floor{};                             ///< all below are settled
   /// Of the messages published and not settled. ready: may be handed out now; delayed: not yet.
   std::uint64_t ready = 0, in_flight = 0, delayed = 0, dead = 0;
   /// None when no message is in that state.

@@ -53,6 +53,18 @@ enum class Visible : std::uint8_t {
   synced = 1,     ///< once it is on stable storage, so nothing is seen that a loss of power undoes
 };
 
+/// What of a durable queue stays on disk though every group is past it, to be read again. A journal
+/// goes file by file (1 MiB at first, then up to 64 MiB), the oldest first: a file stays until the
+/// messages in it are older than `age`, or until the newer ones have at least `bytes`, or are at
+/// least `messages`, whichever comes first; zero says nothing. With all zero, the default, a file
+/// goes once every group is past it. What a group has not settled stays in any case; so does the
+/// newest file.
+struct Retention {
+  std::chrono::nanoseconds age{};
+  std::uint64_t bytes = 0;
+  std::uint64_t messages = 0;
+};
+
 /// Where a new group begins.
 struct StartAt {
   enum class Kind : std::uint8_t { earliest, latest, seq };
@@ -75,6 +87,10 @@ struct GroupOptions {
   /// not count) is dead: kept, but no longer handed out. 1 to 63. Dead messages are kept up to a
   /// quarter of the queue's straggler_entries; beyond that a message at its limit is handed out on.
   std::uint32_t delivery_limit = 5;
+  /// Durable queues: a group without a consumer for so long is removed, with what it has not
+  /// settled, since it holds up all others. Zero: never. Else from 1 s to 10 years; the daemon
+  /// looks about once a second, and begins to count anew when it starts.
+  std::chrono::nanoseconds expire_idle{};
   StartAt from{};
 };
 
@@ -93,7 +109,13 @@ struct QueueOptions {
   Overflow overflow = Overflow::block;
   bool durable = false;                  ///< only the daemon creates durable queues
   Visible visible = Visible::published;  ///< synced: durable queues only
-  std::vector<GroupOptions> groups{};    ///< none named: one exclusive group "default"
+  Retention retention{};                 ///< durable queues only
+  /// Durable queues: what the journal may take on disk, 8 MiB and four of the largest messages at
+  /// least; 0: what the daemon's configuration says. At the limit what only retention keeps goes
+  /// first. Then publishers wait or fail as with any queue without room; with drop_oldest the
+  /// oldest file's messages are settled for every group, each drop counted.
+  std::uint64_t max_disk_bytes = 0;
+  std::vector<GroupOptions> groups{};  ///< none named: one exclusive group "default"
 
   mode_t mode = 0600;                   ///< permission bits, independent of the umask
   std::optional<uid_t> owner{};         ///< default: the caller

@@ -51,7 +51,11 @@ std::string difference(const shm::Limits& there, const shm::Limits& wanted) {
         differs("max_message_bytes", there.max_message_bytes, wanted.max_message_bytes),
         differs("overflow", there.overflow, wanted.overflow),
         differs("durable", there.durable, wanted.durable),
-        differs("visible", there.visible, wanted.visible)}) {
+        differs("visible", there.visible, wanted.visible),
+        differs("the retention's age in ns", there.retain_age_ns, wanted.retain_age_ns),
+        differs("the retention's bytes", there.retain_bytes, wanted.retain_bytes),
+        differs("the retention's messages", there.retain_messages, wanted.retain_messages),
+        differs("max_disk_bytes", there.max_disk_bytes, wanted.max_disk_bytes)}) {
     if (!text.empty()) return text;
   }
   return {};

@@ -18,7 +18,8 @@ json object_of(const GroupOptions& group) {
   return {{"name", group.name},
           {"mode", static_cast<int>(group.mode)},
           {"lease_ns", group.lease.count()},
-          {"delivery_limit", group.delivery_limit}};
+          {"delivery_limit", group.delivery_limit},
+          {"expire_idle_ns", group.expire_idle.count()}};
 }
 
 GroupOptions group_from(const json& object) {
@@ -31,6 +32,9 @@ GroupOptions group_from(const json& object) {
   take(object, "lease_ns", lease_ns);
   group.lease = std::chrono::nanoseconds{lease_ns};
   take(object, "delivery_limit", group.delivery_limit);
+  std::int64_t expire_ns = 0;
+  take(object, "expire_idle_ns", expire_ns);
+  group.expire_idle = std::chrono::nanoseconds{expire_ns};
   return group;
 }
 
@@ -61,6 +65,10 @@ std::string text_of(const QueueOptions& options) {
               {"overflow", static_cast<std::uint32_t>(options.overflow)},
               {"durable", options.durable},
               {"visible", static_cast<int>(options.visible)},
+              {"retain_age_ns", options.retention.age.count()},
+              {"retain_bytes", options.retention.bytes},
+              {"retain_messages", options.retention.messages},
+              {"max_disk_bytes", options.max_disk_bytes},
               {"mode", options.mode}};
   if (options.owner) object["owner"] = *options.owner;
   if (options.owner_group) object["owner_group"] = *options.owner_group;
@@ -90,6 +98,12 @@ Result<QueueOptions> queue_options_from(std::string_view text, const std::string
     take(object, "visible", visible);
     // What is neither must stay so, and not become one of the two by being cut.
     options.visible = static_cast<Visible>(visible < 0 || visible > 1 ? 0xff : visible);
+    std::int64_t age_ns = 0;
+    take(object, "retain_age_ns", age_ns);
+    options.retention.age = std::chrono::nanoseconds{age_ns};
+    take(object, "retain_bytes", options.retention.bytes);
+    take(object, "retain_messages", options.retention.messages);
+    take(object, "max_disk_bytes", options.max_disk_bytes);
     take(object, "mode", options.mode);
     if (object.contains("owner")) options.owner = object.at("owner").get<uid_t>();
     if (object.contains("owner_group")) {

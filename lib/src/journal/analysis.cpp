@@ -206,7 +206,8 @@ class Analysis {
                                              .end_seq = last.end_seq,
                                              .end_offset = last.file_offset + last.total_bytes,
                                              .file_bytes = file.scan.size,
-                                             .file_number = file.scan.number});
+                                             .file_number = file.scan.number,
+                                             .last_realtime_ns = last.realtime_ns});
   }
 
   void follow_chain() {

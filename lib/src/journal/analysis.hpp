@@ -49,6 +49,7 @@ struct ChainFile {
   std::uint64_t end_offset = 0;  ///< behind that batch
   std::uint64_t file_bytes = 0;
   std::uint64_t file_number = 0;
+  std::uint64_t last_realtime_ns = 0;  ///< when that batch was written
 };
 
 /// Names a batch, as its successor does. file_number 0: none.

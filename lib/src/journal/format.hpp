@@ -120,7 +120,7 @@ struct BatchHeader {
   std::uint64_t previous_offset;     // its place there
   std::uint64_t previous_checksum;   // its header_checksum
   std::uint64_t previous_first_seq;  // its first_seq: so its range is known even if it is not
-  std::uint64_t realtime_ns;         // when it was written; for people
+  std::uint64_t realtime_ns;         // when it was written; for people, and for retention by age
   std::uint32_t escape_count;        // blocks with an inverted first word
   std::uint8_t reserved[68];         // zeros
   std::uint64_t body_checksum;       // XXH3-64 of the total_bytes - header_bytes bytes behind it

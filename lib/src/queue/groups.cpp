@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <shmq/info.hpp>
 #include <thread>
 
 #include "base/mutant.hpp"
@@ -24,11 +25,13 @@ tl::unexpected<Error> failure(Errc code, std::string what, std::string why, std:
 }
 
 // The lock of administration, for the length of one operation.
-Result<sync::LockFile> lock_administration(const shm::Segment& segment, const std::string& what) {
+Result<sync::LockFile> lock_administration(const shm::Segment& segment, const std::string& what,
+                                           Patience patience = Patience::some) {
   auto file = segment.open_lock_file();
   if (!file) return file;
   for (int attempt = 0; attempt < 5000; ++attempt) {
     if (file->try_lock(shm::lock_byte_administration)) return file;
+    if (patience == Patience::none) break;
     std::this_thread::sleep_for(std::chrono::milliseconds{1});
   }
   return failure(Errc::busy, what, "another process has been administering the queue for 5 s",
@@ -111,6 +114,12 @@ void reset_window(const shm::Segment& segment, std::uint32_t index, std::uint64_
   StragglerTable{segment, index}.reset();
 }
 
+// Before this the journal of a durable queue has nothing.
+std::uint64_t first_retained(const shm::Segment& segment) noexcept {
+  const shm::Mark* mark = segment.limits().durable != 0 ? segment.mark() : nullptr;
+  return mark != nullptr ? sync::load_acquire(mark->first_retained) : 0;
+}
+
 Result<std::uint64_t> starting_floor(const shm::Segment& segment, const StartAt& from,
                                      std::uint64_t head, const std::string& what) {
   switch (from.kind) {
@@ -141,7 +150,8 @@ Result<void> join(const shm::Segment& segment, std::uint32_t index, const GroupO
   sync::Word16& head = segment.control().head;
   for (int attempt = 0; attempt < 100000; ++attempt) {
     const sync::Word16 seen = sync::read_halves(head);
-    auto floor = starting_floor(segment, options.from, seen.low, what);
+    const std::uint64_t oldest = std::max(seen.low, first_retained(segment));
+    auto floor = starting_floor(segment, options.from, oldest, what);
     if (!floor) {
       set_state(group, GroupState::free);
       return tl::unexpected(floor.error());
@@ -154,9 +164,13 @@ Result<void> join(const shm::Segment& segment, std::uint32_t index, const GroupO
     // [G2] seq_cst, pairs with H2: head did not move since `seen`, and no earlier computation can
     // move it past the floor any more.
     if (base::mutant(7) || sync::compare_and_swap(head, seen, {seen.low, seen.high + 1})) {
-      // [G3] seq_cst: the group exists.
-      set_state(group, GroupState::active);
-      return {};
+      // [G7] Behind the full barriers of G1 and G2, pairs with M3: a daemon that lets the journal
+      // begin later than here has seen this floor, or is seen now. Head may lag behind both.
+      if (*floor >= first_retained(segment)) {
+        // [G3] seq_cst: the group exists.
+        set_state(group, GroupState::active);
+        return {};
+      }
     }
     set_state(group, GroupState::forming);
   }
@@ -189,7 +203,8 @@ std::optional<FoundGroup> find_group(const shm::Segment& segment, std::string_vi
 
 Result<void> create_group(const shm::Segment& segment, const GroupOptions& options) {
   const std::string what = "create group '" + options.name + "' of queue '" + segment.queue() + "'";
-  if (auto valid = shm::check_group_options(options, what); !valid) return valid;
+  if (auto valid = shm::check_group_options(options, segment.limits().durable != 0, what); !valid)
+    return valid;
   auto lock = lock_administration(segment, what);
   if (!lock) return tl::unexpected(lock.error());
   heal_locked(segment);
@@ -213,10 +228,24 @@ Result<void> create_group(const shm::Segment& segment, const GroupOptions& optio
   return join(segment, *index, options, what);
 }
 
-Result<void> remove_group(const shm::Segment& segment, std::string_view name) {
+bool has_consumers(const shm::Segment& segment, std::uint32_t index, std::uint64_t word) noexcept {
+  const std::uint64_t wanted = (shm::group_incarnation(word) << 16) | (index + 1);
+  for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
+    const shm::Participant& entry = segment.participant(i);
+    const std::uint64_t state = sync::load_acquire(entry.word);
+    if (shm::participant_state(state) != shm::ParticipantState::free &&
+        shm::participant_role(state) == static_cast<std::uint8_t>(Role::consumer) &&
+        sync::load_acquire(entry.group_word) == wanted) {
+      return true;
+    }
+  }
+  return false;
+}
+
+Result<void> remove_group(const shm::Segment& segment, std::string_view name, Patience patience) {
   const std::string what =
       "remove group '" + std::string{name} + "' of queue '" + segment.queue() + "'";
-  auto lock = lock_administration(segment, what);
+  auto lock = lock_administration(segment, what, patience);
   if (!lock) return tl::unexpected(lock.error());
   heal_locked(segment);
   const auto found = find_group(segment, name);

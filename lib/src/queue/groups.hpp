@@ -31,7 +31,14 @@ struct FoundGroup {
 std::optional<FoundGroup> find_group(const shm::Segment& segment, std::string_view name) noexcept;
 
 Result<void> create_group(const shm::Segment& segment, const GroupOptions& options);
-Result<void> remove_group(const shm::Segment& segment, std::string_view name);
+/// How long another administrator is waited for.
+enum class Patience : std::uint8_t { none, some };
+Result<void> remove_group(const shm::Segment& segment, std::string_view name,
+                          Patience patience = Patience::some);
+
+/// Is a live consumer attached to this incarnation of the group? Proof of death is asked for
+/// elsewhere (reclaim): one that died a moment ago still counts.
+bool has_consumers(const shm::Segment& segment, std::uint32_t index, std::uint64_t word) noexcept;
 
 /// Undoes what a killed administrator left, if there is any and nobody administers now.
 void heal_administration(const shm::Segment& segment) noexcept;

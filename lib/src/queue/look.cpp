@@ -184,6 +184,11 @@ QueueInfo describe_queue(const shm::Segment& segment) {
   info.overflow = static_cast<Overflow>(limits.overflow);
   info.durable = limits.durable != 0;
   info.visible = static_cast<Visible>(limits.visible);
+  info.retention = {
+      .age = std::chrono::nanoseconds{static_cast<std::int64_t>(limits.retain_age_ns)},
+      .bytes = limits.retain_bytes,
+      .messages = limits.retain_messages};
+  info.max_disk_bytes = limits.max_disk_bytes;
   info.created = time_of(header.created_realtime_ns);
   return info;
 }

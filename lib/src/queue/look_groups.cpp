@@ -235,6 +235,8 @@ std::vector<GroupInfo> list_groups(const shm::Segment& segment) {
     info.redelivered_release_total = sync::load_relaxed(group.redelivered_release_total);
     info.dead_lettered_total = sync::load_relaxed(group.dead_lettered_total);
     info.delivery_limit = sync::load_relaxed(group.delivery_limit);
+    info.expire_idle = std::chrono::nanoseconds{
+        static_cast<std::int64_t>(sync::load_relaxed(group.expire_idle_ns))};
     info.active_participant = shm::owner_of(progress.high);
     info.ownership_generation = shm::ownership_generation(progress.high);
     const std::uint64_t tail = std::max(find_tail(segment), progress.low);

@@ -36,6 +36,11 @@ Limits limits_from(const QueueOptions& options) noexcept {
   limits.overflow = static_cast<std::uint32_t>(options.overflow);
   limits.durable = options.durable ? 1 : 0;
   limits.visible = static_cast<std::uint32_t>(options.visible);
+  // A negative age is a huge one here, and refused below.
+  limits.retain_age_ns = static_cast<std::uint64_t>(options.retention.age.count());
+  limits.retain_bytes = options.retention.bytes;
+  limits.retain_messages = options.retention.messages;
+  limits.max_disk_bytes = options.max_disk_bytes;
   return limits;
 }
 
@@ -79,6 +84,16 @@ std::string check_limits(const Limits& limits) {
   if (limits.durable > 1 || limits.visible > 1) return "unknown durability";
   if (limits.visible == 1 && limits.durable == 0) {
     return "visible = synced needs a durable queue";
+  }
+  const bool retains =
+      limits.retain_age_ns != 0 || limits.retain_bytes != 0 || limits.retain_messages != 0;
+  if (limits.durable == 0 && (retains || limits.max_disk_bytes != 0)) {
+    return "retention and a limit for the disk need a durable queue";
+  }
+  if (limits.retain_age_ns > retain_age_ns_max) return "the retention is at most 100 years";
+  if (limits.max_disk_bytes != 0 && (limits.max_disk_bytes < max_disk_bytes_min ||
+                                     limits.max_disk_bytes / 4 < limits.max_message_bytes)) {
+    return "max_disk_bytes must be at least 8 MiB, and four times max_message_bytes";
   }
   return {};
 }

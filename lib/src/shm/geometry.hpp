@@ -12,6 +12,9 @@
 
 namespace shmq::shm {
 
+inline constexpr std::uint64_t retain_age_ns_max = 100ULL * 366 * 86'400 * 1'000'000'000;
+inline constexpr std::uint64_t max_disk_bytes_min = 8ULL << 20;
+
 struct Geometry {
   Part parts[part_count];
   std::uint64_t segment_bytes;

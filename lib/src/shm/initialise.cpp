@@ -68,7 +68,7 @@ void fill_group(Group& group, const GroupOptions& options, std::uint64_t floor) 
   group.created_realtime_ns = base::clock->realtime_ns();
   group.delivery_limit = options.delivery_limit;
   group.dead_limit = 0;
-  group.expire_idle_ns = 0;
+  group.expire_idle_ns = static_cast<std::uint64_t>(options.expire_idle.count());
   // The generation goes on from what the entry had, so that a consumer of an earlier incarnation
   // can never match the word.
   const std::uint32_t generation =

@@ -30,7 +30,7 @@ using sync::Word16;
 
 inline constexpr std::uint64_t segment_magic = 0x31474553514d4853ULL;  // "SHMQSEG1"
 inline constexpr std::uint32_t abi_version = 1;
-inline constexpr std::uint32_t layout_revision = 4;
+inline constexpr std::uint32_t layout_revision = 5;
 inline constexpr std::uint32_t byte_order_mark = 0x01020304;
 inline constexpr std::size_t name_field_bytes = 72;  // 64 and a NUL, kept to a multiple of 8
 inline constexpr std::uint32_t pins_per_participant = 64;
@@ -66,6 +66,11 @@ struct Limits {
   std::uint64_t slots;
   std::uint64_t arena_bytes;
   std::uint64_t max_message_bytes;
+  // Of durable queues' journals, see Retention in options.hpp; 0: not limited by that.
+  std::uint64_t retain_age_ns;
+  std::uint64_t retain_bytes;
+  std::uint64_t retain_messages;
+  std::uint64_t max_disk_bytes;  // 0: the daemon's own limit
   std::uint32_t chunk_bytes;
   std::uint32_t chunks;
   std::uint32_t max_groups;
@@ -103,7 +108,7 @@ struct Header {
   Part parts[part_count];
   std::uint64_t checksum;  // XXH3-64 of all bytes above
 };
-static_assert(sizeof(Limits) == 88);
+static_assert(sizeof(Limits) == 120);
 static_assert(sizeof(Header) <= 4096, "one page on every architecture");
 static_assert(offsetof(Header, checksum) + 8 == sizeof(Header), "the checksum covers all before");
 
@@ -512,6 +517,10 @@ struct Mark {
   std::uint64_t acks_synced;
   std::uint32_t daemon_state;    // DaemonState
   std::uint32_t progress_event;  // a count that moves after each change above: sleep on it
+  // The journal's files begin with this seq. Moves before older ones go. o: daemon: store, full
+  // fence, a look at the groups' floors, and back if one is lower; who wants to begin at an old
+  // seq: the group's floor, a full fence, then this.
+  std::uint64_t first_retained;
   // The daemon's doorbell socket, NUL-terminated; words, so that a reader that meets the daemon's
   // start sees a mix of two paths at worst, which leads nowhere. w: daemon, at its start.
   alignas(128) std::uint64_t doorbell_path[mark_path_words];

@@ -199,6 +199,12 @@ std::uint64_t MarkWriter::begin_look() noexcept {
   return number;
 }
 
+void MarkWriter::set_first_retained(std::uint64_t seq) noexcept {
+  // [M3] Pairs with a birth's full barrier between its floor and its look at this word.
+  sync::store_release(mark_->first_retained, seq);
+  sync::full_fence();
+}
+
 void MarkWriter::set_doorbell(const std::string& path) noexcept {
   std::uint64_t words[mark_path_words] = {};
   if (path.size() < sizeof(words)) std::memcpy(words, path.data(), path.size());

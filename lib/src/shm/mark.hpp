@@ -56,6 +56,9 @@ class MarkWriter {
   /// A look at the groups begins: what they say from now on is part of it. Gives its number.
   std::uint64_t begin_look() noexcept;
   void set_state(DaemonState state) noexcept;
+  /// The files begin with this seq. A full fence follows: who joins below it, and does not see it,
+  /// is seen by a look at the groups from here on.
+  void set_first_retained(std::uint64_t seq) noexcept;
   /// Where the daemon hears the doorbell; a path that is too long leaves it without one.
   void set_doorbell(const std::string& path) noexcept;
 

@@ -26,6 +26,7 @@ bool is_half_removed(const std::string& name_space, const std::string& queue) no
 Result<void> link_tombstone(const std::string& name_space, const std::string& queue);
 
 /// Names, mode and lease of a group.
-Result<void> check_group_options(const GroupOptions& group, const std::string& what);
+Result<void> check_group_options(const GroupOptions& group, bool is_durable,
+                                 const std::string& what);
 
 }  // namespace shmq::shm

@@ -67,7 +67,7 @@ Result<std::vector<GroupOptions>> check_groups(const QueueOptions& options, cons
   if (groups.empty()) groups.push_back({.name = "default"});
   std::set<std::string> names;
   for (const GroupOptions& group : groups) {
-    if (auto valid = check_group_options(group, what); !valid) {
+    if (auto valid = check_group_options(group, limits.durable != 0, what); !valid) {
       return tl::unexpected(valid.error());
     }
     if (!names.insert(group.name).second) {
@@ -83,7 +83,8 @@ Result<std::vector<GroupOptions>> check_groups(const QueueOptions& options, cons
 
 }  // namespace
 
-Result<void> check_group_options(const GroupOptions& group, const std::string& what) {
+Result<void> check_group_options(const GroupOptions& group, bool is_durable,
+                                 const std::string& what) {
   if (!base::is_valid_name(group.name)) {
     return failure(Errc::invalid_name, what, "'" + group.name + "' is not a valid group name",
                    "use [a-z0-9][a-z0-9._-]{0,63}");
@@ -99,6 +100,17 @@ Result<void> check_group_options(const GroupOptions& group, const std::string& w
   if (group.lease.count() < 0 || group.lease > std::chrono::hours{1}) {
     return failure(Errc::invalid_argument, what,
                    "group '" + group.name + "': the lease must be from 0 to 1 hour", "");
+  }
+  if (group.expire_idle.count() == 0) return {};
+  if (!is_durable) {
+    return failure(Errc::invalid_argument, what,
+                   "group '" + group.name + "': only groups of durable queues expire", "");
+  }
+  if (group.expire_idle < std::chrono::seconds{1} ||
+      group.expire_idle > std::chrono::hours{24 * 3660}) {
+    return failure(Errc::invalid_argument, what,
+                   "group '" + group.name + "': it expires after 1 s to 10 years without consumers",
+                   "");
   }
   return {};
 }
