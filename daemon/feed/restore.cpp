@@ -6,7 +6,8 @@
 //   that was touched (settled, or handed out) has to lie in its window, and what is unsettled below
 //   lies in its straggler table.
 // - The ring holds every seq from the lowest floor on. One that nobody needs any more, and one that
-//   no message ever had (a gap after a loss of power), has a void record.
+//   no message ever had (a gap after a loss of power), has a void record. These take no room from
+//   publishers: the ring is made larger by as many, or a shared group's floor lies beyond them.
 // - Records lie in seq order in sealed chunks.
 #include "daemon/feed/restore.hpp"
 
@@ -249,6 +250,33 @@ class Restorer {
     return count;
   }
 
+  // Seqs from `floor` on that no message ever had.
+  [[nodiscard]] std::uint64_t voids_from(std::uint64_t floor) const {
+    if (base::mutant(140)) return 0;
+    std::uint64_t count = 0;
+    for (const Range& gap : gaps_) count += gap.end - std::min(gap.end, std::max(gap.first, floor));
+    return count;
+  }
+
+  // The slots that hold all from `floor` on, and as much room for new messages as there would be
+  // without the voids: until a consumer comes nobody passes these, and a gap may be as large as
+  // the whole ring.
+  [[nodiscard]] std::uint64_t slots_for(std::uint64_t floor) const {
+    return std::max(next_ - floor, options_.slots + voids_from(floor));
+  }
+
+  // The lowest floor for which so many slots are enough.
+  [[nodiscard]] std::uint64_t lowest_floor(std::uint64_t slots) const {
+    std::uint64_t floor = next_ > slots ? next_ - slots : 0;
+    std::uint64_t allowed = slots - options_.slots;
+    for (auto gap = gaps_.rbegin(); gap != gaps_.rend() && !base::mutant(140); ++gap) {
+      const std::uint64_t length = gap->end - gap->first;
+      if (length > allowed) return std::max(floor, gap->end - allowed);
+      allowed -= length;
+    }
+    return floor;
+  }
+
   // Chooses floors, and the ring's and the tables' size.
   Result<void> plan_places() {
     const std::uint64_t window = options_.window_entries;
@@ -259,12 +287,12 @@ class Restorer {
         group.floor = group.state.floor;
         if (group.end_touched - group.floor > window)
           return corrupt("a group's window is too small");
-        while (next_ - group.floor > slots) slots *= 2;
+        while (slots_for(group.floor) > slots) slots *= 2;
         continue;
       }
       const std::uint64_t in_window = group.end_touched > window ? group.end_touched - window : 0;
       for (;; slots *= 2) {
-        const std::uint64_t in_ring = next_ > slots ? next_ - slots : 0;
+        const std::uint64_t in_ring = lowest_floor(slots);
         group.floor = std::max({group.state.floor, in_window, in_ring});
         const std::uint64_t below = unsettled_below(group.state, group.floor, 65537);
         if (below <= options_.straggler_entries) break;

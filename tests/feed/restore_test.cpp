@@ -74,6 +74,7 @@ class Story {
       const bool gone = random(2) == 0;
       end_life(gone);
       if (gone) judge();
+      if (gone) check_room();
     }
   }
   std::uint64_t checks = 0;
@@ -288,6 +289,21 @@ class Story {
         if (failures == group.failures.end()) continue;
         EXPECT_GE(entry.failures, failures->second) << entry.seq;
       }
+    }
+  }
+  // Whatever gap the loss of power has left: who publishes has the room that the messages leave.
+  void check_room() {
+    const QueueStats stats = queue_->stats();
+    const auto first = ever_.lower_bound(stats.head.value);
+    const auto held = static_cast<std::uint64_t>(std::distance(first, ever_.end()));
+    std::uint64_t room = story_options({}).slots - std::min(story_options({}).slots, held);
+    if (random(4) != 0) room = std::min<std::uint64_t>(room, 8);
+    const std::string payload(8, 'r');
+    for (; room > 0; --room) {
+      auto seq = producer_->publish(std::as_bytes(std::span{payload}));
+      ++checks;
+      ASSERT_TRUE(seq) << held << " held, and no room for " << room << " more";
+      EXPECT_TRUE(ever_.emplace(seq.seq().value, payload).second);
     }
   }
   bool is_void(std::uint64_t seq) const {
