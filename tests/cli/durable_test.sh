@@ -133,13 +133,28 @@ while kill -0 "$consumer" 2>/dev/null; do echo 6 >&"$to_mover"; done
 wait "$consumer"
 equals "consume with synced acks" 0 $?
 
+# It goes away while one message waits for it and the next is published.
+mkfifo "$work/slow"
+ctl publish s --durability synced --print-seq --rate 2 <"$work/slow" >"$work/slow.seqs" 2>"$work/err" &
+publisher=$!
+children+=("$publisher")
+exec 7>"$work/slow"
+seq 1 1000 >&7
+until [[ $(ctl -o json stat s | json stats tail_seq) -ge 7 ]]; do :; done
 exec {to_mover}>&-
 wait "$played_pid"
 equals "the daemon is gone" 0 $?
+exec 7>&-
+wait "$publisher"
+equals "publish ends with an error" 1 $?
+equals "which tells what was not confirmed, too" 1 \
+  "$(grep -cE 'publish message [0-9]+ .*: not published.*; seqs? 6.* published, but not confirmed.*\(.*shmqctl sync s\)' "$work/err")"
+equals "and prints no seq of it" "" "$(cat "$work/slow.seqs")"
+published=$(($(ctl -o json stat s | json stats tail_seq) - 6))
 gives "nothing is published without it" 1 ctl publish s g --durability synced --print-seq
 contains "it says so" "not published" "$work/err"
 gives "memory goes on" 0 ctl publish s g --print-seq
-equals "the next seq" 6 "$(cat "$work/out")"
+equals "the next seq" $((6 + published)) "$(cat "$work/out")"
 gives "sync without it" 1 ctl sync s
 contains "sync says why" "not running" "$work/err"
 

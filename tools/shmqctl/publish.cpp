@@ -77,12 +77,18 @@ class Publisher {
   }
 
   int run() {
-    if (arguments_.message) {
-      publish_one(std::as_bytes(std::span{arguments_.message->data(), arguments_.message->size()}));
-    } else if (arguments_.file) {
-      publish_file(*arguments_.file);
-    } else {
-      publish_stream(STDIN_FILENO);
+    try {
+      if (arguments_.message) {
+        publish_one(
+            std::as_bytes(std::span{arguments_.message->data(), arguments_.message->size()}));
+      } else if (arguments_.file) {
+        publish_file(*arguments_.file);
+      } else {
+        publish_stream(STDIN_FILENO);
+      }
+    } catch (Failure& failure) {
+      tell_unconfirmed(failure);
+      throw;
     }
     await_all();
     flush_seqs();
@@ -153,8 +159,7 @@ class Publisher {
       return;
     }
     const auto result = producer_.publish_batch(payloads, options_);
-    published_ += result.published;
-    if (result.published > 0) last_ = result.last;
+    if (result.published > 0) note_published(result.last, result.published);
     if (result.code != shmq::Errc::ok) refuse(result.code);
   }
 
@@ -162,8 +167,7 @@ class Publisher {
     pace();
     const shmq::PublishResult result = producer_.publish(payload, options_);
     if (!result) refuse(result.code());
-    last_ = result.seq();
-    ++published_;
+    note_published(result.seq(), 1);
     if (!arguments_.print_seq) return;
     if (waits_) {
       pending_.push_back(last_);
@@ -173,6 +177,13 @@ class Publisher {
       add_seq(last_);
     }
     if (seqs_.size() > 4096 || arguments_.rate > 0) flush_seqs();
+  }
+
+  void note_published(shmq::Seq last, std::uint64_t count) {
+    // Others' may lie between those of a batch, so that the first of one may be lower.
+    if (published_ == 0) first_seq_ = last.value + 1 - count;
+    published_ += count;
+    last_ = last;
   }
 
   void add_seq(shmq::Seq seq) {
@@ -199,14 +210,42 @@ class Publisher {
     take_confirmed();
     if (done) return;
     flush_seqs();
-    const shmq::Seq first = pending_.empty() ? seq : pending_.front();
     Failure failure = failure_of(done.error(), "publish to queue '" + arguments_.queue + "'");
-    failure.why = (first == last_ ? "seq " : "seqs " + std::to_string(first.value) + " to ") +
-                  std::to_string(last_.value) +
-                  " published, but not confirmed to be on stable storage: " + failure.why;
+    if (const std::string told = unconfirmed(); !told.empty())
+      failure.why = told + ": " + failure.why;
     failure.remedy = "they are in the queue: wait with shmqctl sync " + arguments_.queue;
     if (stop_.signal() != 0) failure.exit_code = stop_.exit_code();
+    is_told_ = true;
     throw failure;
+  }
+
+  /// "seqs 3 to 7 published, but not confirmed to be on stable storage"; "": all are.
+  [[nodiscard]] std::string unconfirmed() const {
+    std::uint64_t first = std::max(first_seq_, producer_.synced_end().value);
+    if (arguments_.print_seq) first = pending_.empty() ? last_.value + 1 : pending_.front().value;
+    if (first > last_.value) return {};
+    return (first == last_.value ? "seq " : "seqs " + std::to_string(first) + " to ") +
+           std::to_string(last_.value) + " published, but not confirmed to be on stable storage";
+  }
+
+  /// Something else went wrong, and messages are still on their way: they are waited for, and those
+  /// that cannot be confirmed are told as well, since they are in the queue.
+  void tell_unconfirmed(Failure& failure) {
+    if (!waits_ || published_ == 0 || is_told_) return;
+    static_cast<void>(producer_.wait_synced(last_, arguments_.timeout, stop_.token()));
+    take_confirmed();
+    const std::string told = unconfirmed();
+    try {
+      flush_seqs();
+    } catch (const Failure&) {
+      // stdout may be what went wrong; the first failure counts.
+    }
+    if (told.empty()) return;
+    if (failure.why.empty()) failure.what = "publish to queue '" + arguments_.queue + "'";
+    failure.why += (failure.why.empty() ? "" : "; ") + told;
+    failure.remedy += std::string{failure.remedy.empty() ? "" : "; "} +
+                      "what is not confirmed is in the queue: wait with shmqctl sync " +
+                      arguments_.queue;
   }
 
   /// While no more comes in, what is on its way is waited for, the oldest first.
@@ -288,6 +327,8 @@ class Publisher {
   std::deque<shmq::Seq> pending_;  // published, and to be printed once on stable storage
   std::uint64_t published_ = 0;
   shmq::Seq last_{};
+  std::uint64_t first_seq_ = 0;  // no seq of ours is lower
+  bool is_told_ = false;         // the failure says what is not confirmed
   std::string seqs_;
   std::chrono::steady_clock::time_point due_{};
 };
