@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <functional>
+#include <map>
 #include <thread>
 
 #include "support/small_queue.hpp"
@@ -53,6 +54,35 @@ class Child {
 
 void require(bool condition) {
   if (!condition) _exit(1);
+}
+
+TEST(Former, who_died_is_told_from_who_left) {
+  SmallQueue small;
+  { auto producer = small.queue->producer({.name = "leaves"}); }
+  {
+    Child child{[&] {
+      static auto queue = small.open_again();
+      require(queue.has_value());
+      static auto producer = queue->producer({.name = "dies"});
+      require(producer.has_value());
+    }};
+    child.kill();
+  }
+  ASSERT_TRUE(small.queue->reclaim().has_value());
+  std::map<std::string, bool> died;
+  for (const ParticipantInfo& each : small.queue->former_participants()) {
+    if (each.role == Role::producer) died[each.name] = each.died;
+  }
+  EXPECT_TRUE(died.contains("dies") && died["dies"]);
+  // Its entry may have been the one that the other left.
+  EXPECT_FALSE(died.contains("leaves") && died["leaves"]);
+  {
+    auto producer = small.queue->producer({.name = "leaves"});
+    auto other = small.queue->producer({.name = "leaves, too"});
+  }
+  for (const ParticipantInfo& each : small.queue->former_participants()) {
+    EXPECT_FALSE(each.died) << each.name;
+  }
 }
 
 // G5: what was in flight at the kill, and only that, comes again, at once.

@@ -80,6 +80,8 @@ shmq::DaemonOptions daemon_options(const Context& context);
 void add_monitor_commands(CLI::App& app, Context& context);
 void add_doctor_commands(CLI::App& app, Context& context);
 void add_completion_command(CLI::App& app, Context& context);
+void add_events_command(CLI::App& app, Context& context);
+void add_top_command(CLI::App& app, Context& context);
 
 // Options whose values have units. A value that cannot be read is CLI11's error: exit 2.
 CLI::Option* add_size(CLI::App& command, const std::string& name,

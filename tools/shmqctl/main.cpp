@@ -86,6 +86,8 @@ int run(int argc, char** argv) {
   add_daemon_commands(app, context);
   add_monitor_commands(app, context);
   add_doctor_commands(app, context);
+  add_events_command(app, context);
+  add_top_command(app, context);
   add_completion_command(app, context);
   fall_through(app);
   app.footer(

@@ -107,6 +107,7 @@ struct ParticipantInfo {
   std::string name, group;
   std::uint32_t pid = 0;  ///< as seen in its own pid namespace
   bool alive = false;     ///< false: dead and not yet reclaimed
+  bool died = false;      ///< a former participant: it ended without detaching
   bool active = false;    ///< a consumer: the active one of its group
   std::uint64_t in_flight = 0, messages_total = 0, bytes_total = 0, chunks_pinned = 0,
                 chunks_owned = 0;

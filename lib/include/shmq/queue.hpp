@@ -68,6 +68,9 @@ class SHMQ_API Queue {
   [[nodiscard]] QueueStats stats() const;
   [[nodiscard]] std::vector<GroupInfo> groups() const;
   [[nodiscard]] std::vector<ParticipantInfo> participants() const;
+  /// Who had each entry that nobody has now, last, and whether it died or left; what it held and
+  /// its group are not known any more. With two looks and the generations, who came and went.
+  [[nodiscard]] std::vector<ParticipantInfo> former_participants() const;
 
  private:
   explicit Queue(std::shared_ptr<detail::QueueCore> core) noexcept;

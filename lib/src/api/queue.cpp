@@ -305,5 +305,8 @@ std::vector<GroupInfo> Queue::groups() const { return queue::list_groups(*core_-
 std::vector<ParticipantInfo> Queue::participants() const {
   return queue::list_participants(*core_->segment);
 }
+std::vector<ParticipantInfo> Queue::former_participants() const {
+  return queue::list_former_participants(*core_->segment);
+}
 
 }  // namespace shmq

@@ -26,5 +26,6 @@ QueueInfo describe_queue(const shm::Segment& segment);
 QueueStats read_stats(const shm::Segment& segment);
 std::vector<GroupInfo> list_groups(const shm::Segment& segment);
 std::vector<ParticipantInfo> list_participants(const shm::Segment& segment);
+std::vector<ParticipantInfo> list_former_participants(const shm::Segment& segment);
 
 }  // namespace shmq::queue

@@ -300,6 +300,42 @@ void collect_holdings(const shm::Segment& segment, std::uint32_t index, Holdings
 
 }  // namespace
 
+namespace {
+
+// What its owner wrote at the attach; it stays until the entry is taken again.
+ParticipantInfo identity_of(const shm::Participant& entry, std::uint32_t number,
+                            std::uint64_t word) {
+  ParticipantInfo info;
+  info.entry = number;
+  info.generation = shm::participant_generation(word);
+  info.role = static_cast<Role>(shm::participant_role(word) & ~shm::participant_died);
+  char name[shm::name_field_bytes];
+  std::memcpy(name, entry.name, sizeof(name));
+  name[sizeof(name) - 1] = '\0';
+  info.name = name;
+  info.pid = sync::load_relaxed(entry.pid);
+  info.messages_total = sync::load_relaxed(entry.messages_total);
+  info.bytes_total = sync::load_relaxed(entry.bytes_total);
+  info.attached = time_of(sync::load_relaxed(entry.attached_realtime_ns));
+  return info;
+}
+
+}  // namespace
+
+std::vector<ParticipantInfo> list_former_participants(const shm::Segment& segment) {
+  std::vector<ParticipantInfo> former;
+  for (std::uint32_t i = 0; i < segment.limits().max_participants; ++i) {
+    const shm::Participant& entry = segment.participant(i);
+    const std::uint64_t word = sync::load_acquire(entry.word);
+    if (shm::participant_state(word) != shm::ParticipantState::free || word == 0) continue;
+    ParticipantInfo info = identity_of(entry, i, word);
+    info.died = (shm::participant_role(word) & shm::participant_died) != 0;
+    // Taken again meanwhile: what was read may be the successor's.
+    if (sync::load_acquire(entry.word) == word) former.push_back(std::move(info));
+  }
+  return former;
+}
+
 std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
   std::vector<std::uint32_t> owned_chunks(segment.limits().max_participants + 1);
   for (std::uint32_t i = 0; i < segment.limits().chunks; ++i) {
@@ -321,20 +357,9 @@ std::vector<ParticipantInfo> list_participants(const shm::Segment& segment) {
     const shm::Participant& entry = segment.participant(i);
     const std::uint64_t word = sync::load_acquire(entry.word);
     if (shm::participant_state(word) == shm::ParticipantState::free) continue;
-    ParticipantInfo info;
-    info.entry = i;
-    info.generation = shm::participant_generation(word);
-    info.role = static_cast<Role>(shm::participant_role(word));
-    char name[shm::name_field_bytes];
-    std::memcpy(name, entry.name, sizeof(name));
-    name[sizeof(name) - 1] = '\0';
-    info.name = name;
-    info.pid = sync::load_relaxed(entry.pid);
+    ParticipantInfo info = identity_of(entry, i, word);
     info.alive = shm::participant_state(word) == shm::ParticipantState::alive &&
                  segment.lock_is_held(shm::lock_byte_participant_0 + i);
-    info.messages_total = sync::load_relaxed(entry.messages_total);
-    info.bytes_total = sync::load_relaxed(entry.bytes_total);
-    info.attached = time_of(sync::load_relaxed(entry.attached_realtime_ns));
     info.chunks_owned = owned_chunks[i + 1];
     if (const std::uint64_t since = sync::load_relaxed(entry.asleep_since_ms); since != 0) {
       const std::uint64_t now = base::clock->coarse_ns() / 1'000'000;

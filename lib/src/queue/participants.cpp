@@ -237,8 +237,9 @@ bool reclaim_participant(const shm::Segment& segment, std::uint32_t number) noex
     sync::store_relaxed(entry.group_word, 0);
     sync::store_relaxed(entry.visiting, 0);
     // [R3] seq_cst: last, so that a reclaimer killed before leaves a dead entry to the next one.
-    sync::compare_and_swap(entry.word, dead,
-                           shm::participant_word(generation, role, ParticipantState::free));
+    sync::compare_and_swap(
+        entry.word, dead,
+        shm::participant_word(generation, role | shm::participant_died, ParticipantState::free));
   }
   shm::Control& control = segment.control();
   for (std::uint32_t* event :

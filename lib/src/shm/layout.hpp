@@ -206,6 +206,8 @@ constexpr std::uint8_t participant_role(std::uint64_t word) noexcept {
   return static_cast<std::uint8_t>(word >> 8);
 }
 constexpr std::uint64_t participant_generation(std::uint64_t word) noexcept { return word >> 16; }
+// A bit of the role in a free entry: its last life ended by a death, not by a detach. For people.
+inline constexpr std::uint8_t participant_died = 0x80;
 
 // A pin: {generation 20, chunks 22, first chunk + 1 22}; 0 in the lowest bits: none. A pin counts
 // while its entry is alive in that generation; nobody but its owner ever writes it.
