@@ -40,8 +40,11 @@ for unit in "$scratch"/etc/systemd/system/*.service; do
   [ -z "$said" ] || fail "$name: $said"
   case $name in
     shmq*)
-      said=$(systemd-analyze security --offline=true --threshold=12 --no-pager "$units/$name" 2>&1) ||
-        fail "$name: exposed by more than 1.2: $(grep 'exposure level' <<<"$said")"
+      # What serves HTTP has a network, and sees the boot id that the clients see.
+      most=12
+      [ "$name" != shmq-exporter.service ] || most=17
+      said=$(systemd-analyze security --offline=true --threshold=$most --no-pager "$units/$name" 2>&1) ||
+        fail "$name: exposed by more than $most tenths: $(grep 'exposure level' <<<"$said")"
       sed -n 's/^.*level for \(.*\): \([0-9.]*\).*/\1: exposure \2/p' <<<"$said" ;;
   esac
   count=$((count + 1))
