@@ -18,6 +18,7 @@ struct Examined {
   bool stale_behind = false;
   std::size_t used = 0;  // batches of the run that count
   bool is_chained = false;
+  CheckpointState state;  // after the run; of those that may turn out to be the newest
 
   [[nodiscard]] const BatchHeader& batch(std::size_t i) const { return scan.stretches[i].header; }
 };
@@ -75,6 +76,27 @@ HeaderEvidence evidence_of(HeaderCondition condition) noexcept {
   return HeaderEvidence::damaged;
 }
 
+// Adds up the checkpoints of a file's run while the file is scanned.
+class StateAfterRun {
+ public:
+  explicit StateAfterRun(CheckpointState& state) : state_(state) {}
+
+  void take(const BatchHeader& header, const std::vector<Record>& records) {
+    const bool is_next = last_ ? continues(header, *last_) &&
+                                     header.file_offset == last_->file_offset + last_->total_bytes
+                               : header.file_offset == block_bytes;
+    is_over_ |= !is_next;
+    if (is_over_) return;
+    last_ = header;
+    state_.apply(header, records);
+  }
+
+ private:
+  CheckpointState& state_;
+  std::optional<BatchHeader> last_;
+  bool is_over_ = false;
+};
+
 class Analysis {
  public:
   Analysis(DirectorySource& directory, const AnalysisOptions& options)
@@ -86,7 +108,7 @@ class Analysis {
     if (auto done = examine(*names); !done) return tl::unexpected{done.error()};
     find_newest();
     if (newest_ != nullptr) {
-      if (auto done = replay(); !done) return tl::unexpected{done.error()};
+      take_state();
       follow_chain();
     }
     for (Examined& file : files_) judge(file);
@@ -115,19 +137,10 @@ class Analysis {
     std::optional<Uuid> uuid = options_.queue_uuid;
     // Newest first: the newest whole file says which queue this is.
     for (auto entry = numbered.rbegin(); entry != numbered.rend(); ++entry) {
-      auto source = directory_.open(entry->second);
-      if (!source) return tl::unexpected{source.error()};
-      const ScanOptions scan_options{
-          .queue_uuid = uuid, .check_bodies = options_.check_all_bodies || newest_is_unread()};
-      auto scan = scan_file(**source, entry->second, entry->first, scan_options);
-      if (!scan) return tl::unexpected{scan.error()};
-      if (!uuid && scan->header_is_sound) uuid = uuid_of(scan->header.queue_uuid);
-      Examined file;
-      file.scan = std::move(*scan);
-      measure(file);
-      file.evidence.header = evidence_of(file.scan.condition);
-      file.evidence.start = start_of(file);
-      files_.push_back(std::move(file));
+      auto file = examine_file(entry->second, entry->first, uuid);
+      if (!file) return tl::unexpected{file.error()};
+      if (!uuid && file->scan.header_is_sound) uuid = uuid_of(file->scan.header.queue_uuid);
+      files_.push_back(std::move(*file));
     }
     if (uuid) plan_.queue_uuid = *uuid;
     for (const Examined& file : files_) {
@@ -137,6 +150,58 @@ class Analysis {
       }
     }
     return {};
+  }
+
+  Result<Examined> examine_file(const std::string& name, std::uint64_t number,
+                                const std::optional<Uuid>& uuid) {
+    auto source = directory_.open(name);
+    if (!source) return tl::unexpected{source.error()};
+    const bool is_candidate = newest_is_unread();
+    if (!options_.check_all_bodies && !is_candidate) {
+      if (auto found = look_at_ends(**source, name, number, uuid)) return std::move(*found);
+    }
+    Examined file;
+    BatchVisitor visit;
+    if (is_candidate) {
+      visit = [run = StateAfterRun{file.state}](const BatchHeader& header,
+                                                const std::vector<Record>& records) mutable {
+        run.take(header, records);
+      };
+    }
+    auto scan = scan_file(
+        *(*source), name, number,
+        {.queue_uuid = uuid, .check_bodies = options_.check_all_bodies || is_candidate}, visit);
+    if (!scan) return tl::unexpected{scan.error()};
+    file.scan = std::move(*scan);
+    measure(file);
+    file.evidence.header = evidence_of(file.scan.condition);
+    file.evidence.start = start_of(file);
+    return file;
+  }
+
+  // Of a file that the chain leads to its two ends are enough for a quick start: the batch that its
+  // successor names, and its first. Nothing if they are not what they should be: the scan will say
+  // why. The first batch in front of `number` tells where the chain goes; files_ is newest first.
+  std::optional<Examined> look_at_ends(ByteSource& source, const std::string& name,
+                                       std::uint64_t number, const std::optional<Uuid>& uuid) {
+    const BatchHeader* next = nullptr;
+    for (const Examined& file : files_) {
+      const bool is_link =
+          next == nullptr ? may_be_newest(file) : file.scan.number == next->previous_file;
+      if (!is_link) continue;
+      if (file.run == 0) return std::nullopt;
+      next = &file.batch(0);
+    }
+    if (next == nullptr || next->previous_file != number) return std::nullopt;
+    auto ends = read_ends(source, name, number, uuid, *next);
+    if (!ends || !continues(*next, ends->stretches.back().header)) return std::nullopt;
+    Examined file;
+    file.scan = std::move(*ends);
+    file.run = file.used = file.scan.stretches.size();
+    file.evidence.header = HeaderEvidence::valid;
+    file.evidence.start = start_of(file);
+    if (file.evidence.start == StartEvidence::unfinished) return std::nullopt;
+    return file;
   }
 
   [[nodiscard]] bool newest_is_unread() const {
@@ -171,20 +236,10 @@ class Analysis {
     return nullptr;
   }
 
-  // The state: the newest file begins with a snapshot.
-  Result<void> replay() {
-    auto source = directory_.open(newest_->scan.name);
-    if (!source) return tl::unexpected{source.error()};
-    std::size_t left = newest_->run;
-    const auto apply = [&](const BatchHeader& header, const std::vector<Record>& records) {
-      if (left == 0) return;
-      --left;
-      plan_.state.apply(header, records);
-    };
-    const ScanOptions scan_options{.queue_uuid = plan_.queue_uuid, .check_bodies = true};
-    auto scan = scan_file(**source, newest_->scan.name, newest_->scan.number, scan_options, apply);
-    if (!scan) return tl::unexpected{scan.error()};
-    if (newest_->run == 0) return {};
+  // The newest file begins with a snapshot.
+  void take_state() {
+    if (newest_->run == 0) return;
+    plan_.state = std::move(newest_->state);
     const BatchHeader& last = newest_->batch(newest_->run - 1);
     plan_.is_new = false;
     plan_.end_seq = last.end_seq;
@@ -195,7 +250,6 @@ class Analysis {
     for (std::size_t i = 0; i < newest_->run; ++i) {
       plan_.seq_ceiling = std::max(plan_.seq_ceiling, newest_->batch(i).seq_ceiling);
     }
-    return {};
   }
 
   void add_to_chain(const Examined& file) {
@@ -473,26 +527,25 @@ Result<Plan> analyse(DirectorySource& directory, const AnalysisOptions& options)
   return Analysis{directory, options}.run();
 }
 
-Result<void> read_messages(DirectorySource& directory, const Plan& plan, std::uint64_t from,
-                           const std::function<void(const Record&)>& take) {
+Result<void> read_batches(DirectorySource& directory, const Plan& plan, std::uint64_t from,
+                          const BatchTaker& take) {
   for (const ChainFile& file : plan.chain) {
     if (file.end_seq <= from) continue;
     auto source = directory.open(file.name);
     if (!source) return tl::unexpected{source.error()};
     std::uint64_t reached = file.first_seq;
-    const auto visit = [&](const BatchHeader& header, const std::vector<Record>& records) {
-      if (header.first_seq != reached || header.file_offset >= file.end_offset) return;
+    bool is_enough = false;
+    const BatchTaker take_in_place = [&](CheckedBatch& batch) {
+      const BatchHeader& header = batch.header;
+      if (header.first_seq != reached || header.file_offset >= file.end_offset) return true;
       reached = header.end_seq;
-      for (const Record& record : records) {
-        if (record.type == RecordType::message) {
-          if (load<MessageRecord>(record.bytes).seq >= from) take(record);
-        } else if (record.type == RecordType::gap) {
-          if (load<GapRecord>(record.bytes).end_seq > from) take(record);
-        }
-      }
+      if (header.end_seq > from) is_enough = !take(batch);
+      return !is_enough;
     };
-    const auto scan = scan_file(**source, file.name, file.file_number,
-                                {.queue_uuid = plan.queue_uuid, .check_bodies = true}, visit);
+    const auto scan =
+        scan_file(**source, file.name, file.file_number,
+                  {.queue_uuid = plan.queue_uuid, .check_bodies = true}, take_in_place);
+    if (is_enough) return {};
     if (!scan) return tl::unexpected{scan.error()};
     if (reached != file.end_seq) {
       return tl::unexpected{Error{
@@ -501,6 +554,49 @@ Result<void> read_messages(DirectorySource& directory, const Plan& plan, std::ui
     }
   }
   return {};
+}
+
+Result<std::vector<SettledRange>> read_gaps(DirectorySource& directory, const Plan& plan,
+                                            std::uint64_t from) {
+  std::vector<SettledRange> gaps;
+  for (const ChainFile& file : plan.chain) {
+    if (file.end_seq <= from) continue;
+    auto source = directory.open(file.name);
+    if (!source) return tl::unexpected{source.error()};
+    auto header = read_file_header(**source);
+    if (!header) return tl::unexpected{header.error()};
+    if (header->purpose != static_cast<std::uint32_t>(Purpose::incarnation)) continue;
+    const BatchTaker take = [&](CheckedBatch& batch) {
+      const bool may_hold = (batch.header.flags & (batch_copy | batch_marker)) != 0;
+      if (!may_hold || batch.header.file_offset >= file.end_offset) return false;
+      for (const Record& record : batch.records) {
+        if (record.type != RecordType::gap) continue;
+        const auto gap = load<GapRecord>(record.bytes);
+        if (gap.end_seq > from) gaps.push_back({gap.first_seq, gap.end_seq});
+      }
+      return (batch.header.flags & batch_marker) == 0;
+    };
+    const auto scan =
+        scan_file(**source, file.name, file.file_number, {.queue_uuid = plan.queue_uuid}, take);
+    if (!scan && scan.error().code() != std::errc::operation_canceled) {
+      return tl::unexpected{scan.error()};
+    }
+  }
+  return gaps;
+}
+
+Result<void> read_messages(DirectorySource& directory, const Plan& plan, std::uint64_t from,
+                           const std::function<void(const Record&)>& take) {
+  return read_batches(directory, plan, from, [&](CheckedBatch& batch) {
+    for (const Record& record : batch.records) {
+      if (record.type == RecordType::message) {
+        if (load<MessageRecord>(record.bytes).seq >= from) take(record);
+      } else if (record.type == RecordType::gap) {
+        if (load<GapRecord>(record.bytes).end_seq > from) take(record);
+      }
+    }
+    return true;
+  });
 }
 
 }  // namespace shmq::journal

@@ -87,6 +87,16 @@ struct Plan {
 
 Result<Plan> analyse(DirectorySource& directory, const AnalysisOptions& options);
 
+/// Calls `take` for each batch of the plan's chain that ends above `from`, in order, until that
+/// says no more. Stops with an error at the first batch that is not whole any more.
+Result<void> read_batches(DirectorySource& directory, const Plan& plan, std::uint64_t from,
+                          const BatchTaker& take);
+
+/// The gap records of the plan's chain that end above `from`, in order. They stand only in the copy
+/// and the marker that begin an epoch, so little is read.
+Result<std::vector<SettledRange>> read_gaps(DirectorySource& directory, const Plan& plan,
+                                            std::uint64_t from);
+
 /// Calls `take` for each message and gap record of the plan's chain with a seq at or above `from`,
 /// in order. Stops with an error at the first batch that is not whole any more.
 Result<void> read_messages(DirectorySource& directory, const Plan& plan, std::uint64_t from,

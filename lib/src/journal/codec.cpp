@@ -241,14 +241,21 @@ GroupView group_of(const Record& record) noexcept {
 
 std::optional<std::vector<Record>> open_body(const BatchHeader& header, std::span<std::byte> body,
                                              std::string& why) {
+  std::vector<Record> records;
+  if (!open_body(header, body, records, why)) return std::nullopt;
+  return records;
+}
+
+bool open_body(const BatchHeader& header, std::span<std::byte> body, std::vector<Record>& records,
+               std::string& why) {
   const auto fail = [&why](const char* text) {
     why = text;
-    return std::nullopt;
+    return false;
   };
+  records.clear();
   if (body.size() != header.total_bytes - sizeof(BatchHeader)) return fail("the batch is cut off");
   if (checksum_of(body) != header.body_checksum) return fail("the body's checksum is wrong");
   if (!put_escapes_back(header, body)) return fail("the escape record is wrong");
-  std::vector<Record> records;
   // A count is a hint for the reservation only as far as the bytes could hold so many.
   records.reserve(
       std::min<std::uint64_t>(header.record_count, header.body_bytes / sizeof(RecordHeader)));
@@ -270,7 +277,7 @@ std::optional<std::vector<Record>> open_body(const BatchHeader& header, std::spa
       seqs.next != header.end_seq) {
     return fail("the records are not those that the header counts");
   }
-  return records;
+  return true;
 }
 
 }  // namespace shmq::journal

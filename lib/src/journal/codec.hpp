@@ -120,5 +120,8 @@ GroupView group_of(const Record& record) noexcept;
 /// nothing, and says why, if the batch is not whole. The records point into `body`.
 std::optional<std::vector<Record>> open_body(const BatchHeader& header, std::span<std::byte> body,
                                              std::string& why);
+/// The same into a list whose memory is used again; false: not whole.
+bool open_body(const BatchHeader& header, std::span<std::byte> body, std::vector<Record>& records,
+               std::string& why);
 
 }  // namespace shmq::journal

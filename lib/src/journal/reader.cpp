@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/mutant.hpp"
+
 namespace shmq::journal {
 namespace {
 
@@ -40,8 +42,8 @@ class Blocks {
 
 class Scanner {
  public:
-  Scanner(ByteSource& source, const ScanOptions& options, const BatchVisitor& visit, FileScan& scan)
-      : source_(source), blocks_(source), options_(options), visit_(visit), scan_(scan) {}
+  Scanner(ByteSource& source, const ScanOptions& options, const BatchTaker& take, FileScan& scan)
+      : source_(source), blocks_(source), options_(options), take_(take), scan_(scan) {}
 
   std::error_code run() {
     place_.queue_uuid = options_.queue_uuid;
@@ -78,11 +80,14 @@ class Scanner {
                     .hole = {},
                     .why = {}};
     if (options_.check_bodies) {
-      body_.resize(header.total_bytes - sizeof(BatchHeader));
-      if (auto error = source_.read(offset + sizeof(BatchHeader), body_)) return error;
-      const auto records = open_body(header, body_, stretch.why);
-      if (!records) stretch.kind = StretchKind::damaged;
-      if (records && visit_) visit_(header, *records);
+      batch_.body.resize(header.total_bytes - sizeof(BatchHeader));
+      if (auto error = source_.read(offset + sizeof(BatchHeader), batch_.body)) return error;
+      if (!open_body(header, batch_.body, batch_.records, stretch.why)) {
+        stretch.kind = StretchKind::damaged;
+      } else if (take_) {
+        batch_.header = header;
+        if (!take_(batch_)) return std::make_error_code(std::errc::operation_canceled);
+      }
     }
     scan_.stretches.push_back(std::move(stretch));
     offset += header.total_bytes;
@@ -120,13 +125,13 @@ class Scanner {
   ByteSource& source_;
   Blocks blocks_;
   const ScanOptions& options_;
-  const BatchVisitor& visit_;
+  const BatchTaker& take_;
   FileScan& scan_;
   BatchPlace place_;
   bool recycled_ = false;
   bool in_hole_ = false;
   Stretch hole_;
-  std::vector<std::byte> body_;
+  CheckedBatch batch_;
 };
 
 tl::unexpected<Error> read_failed(const std::string& name, std::error_code code) {
@@ -143,8 +148,55 @@ Result<FileHeader> read_file_header(ByteSource& source) {
   return header;
 }
 
+std::optional<FileScan> read_ends(ByteSource& source, const std::string& name, std::uint64_t number,
+                                  const std::optional<Uuid>& queue_uuid, const BatchHeader& next) {
+  FileScan scan{};
+  scan.name = name;
+  scan.number = number;
+  scan.size = source.size();
+  const auto header = read_file_header(source);
+  if (!header) return std::nullopt;
+  scan.header = *header;
+  scan.condition =
+      check_file_header(scan.header, {.queue_uuid = queue_uuid, .file_number = number}, scan.size);
+  if (scan.condition != HeaderCondition::valid) return std::nullopt;
+  scan.header_is_sound = true;
+  const auto add = [&](std::uint64_t offset) {
+    BatchHeader batch{};
+    if (offset % block_bytes != 0 || offset > scan.size - block_bytes) return false;
+    if (source.read(offset, std::as_writable_bytes(std::span{&batch, 1}))) return false;
+    const BatchPlace place{.queue_uuid = uuid_of(scan.header.queue_uuid),
+                           .epoch = scan.header.epoch,
+                           .file_number = number,
+                           .file_offset = offset,
+                           .file_size = scan.size};
+    const auto condition = check_batch_header(std::as_bytes(std::span{&batch, 1}), place);
+    if (condition != BatchCondition::genuine && !base::mutant(120)) return false;
+    scan.stretches.push_back({.kind = StretchKind::batch,
+                              .offset = offset,
+                              .bytes = batch.total_bytes,
+                              .header = batch,
+                              .hole = {},
+                              .why = {}});
+    return true;
+  };
+  if (!add(block_bytes)) return std::nullopt;
+  if (next.previous_offset != block_bytes && !add(next.previous_offset)) return std::nullopt;
+  return scan;
+}
+
 Result<FileScan> scan_file(ByteSource& source, const std::string& name, std::uint64_t number,
                            const ScanOptions& options, const BatchVisitor& visit) {
+  if (!visit) return scan_file(source, name, number, options, BatchTaker{});
+  const BatchTaker take = [&visit](CheckedBatch& batch) {
+    visit(batch.header, batch.records);
+    return true;
+  };
+  return scan_file(source, name, number, options, take);
+}
+
+Result<FileScan> scan_file(ByteSource& source, const std::string& name, std::uint64_t number,
+                           const ScanOptions& options, const BatchTaker& take) {
   FileScan scan{};
   scan.name = name;
   scan.number = number;
@@ -165,7 +217,7 @@ Result<FileScan> scan_file(ByteSource& source, const std::string& name, std::uin
       scan.condition == HeaderCondition::unsupported) {
     return scan;
   }
-  if (auto error = Scanner{source, options, visit, scan}.run()) return read_failed(name, error);
+  if (auto error = Scanner{source, options, take, scan}.run()) return read_failed(name, error);
   return scan;
 }
 

@@ -53,6 +53,16 @@ struct FileScan {
 /// Called for each whole batch, in order of the file. The records live during the call only.
 using BatchVisitor = std::function<void(const BatchHeader&, const std::vector<Record>&)>;
 
+/// A whole batch that whoever gets it may keep: by swapping it for another, whose memory is then
+/// used for what comes next.
+struct CheckedBatch {
+  BatchHeader header{};
+  std::vector<std::byte> body;
+  std::vector<Record> records;  ///< they point into `body`, and go with it
+};
+/// False: no more.
+using BatchTaker = std::function<bool(CheckedBatch&)>;
+
 struct ScanOptions {
   std::optional<Uuid> queue_uuid;  ///< a file of another queue is foreign; nothing: any
   bool check_bodies = true;        ///< without, a genuine header counts as a whole batch
@@ -61,6 +71,16 @@ struct ScanOptions {
 /// Fails only where the source cannot be read.
 Result<FileScan> scan_file(ByteSource& source, const std::string& name, std::uint64_t number,
                            const ScanOptions& options, const BatchVisitor& visit = {});
+/// The same, with batches that can be kept; for check_bodies only. Where `take` says
+/// no more, it fails with operation_canceled.
+Result<FileScan> scan_file(ByteSource& source, const std::string& name, std::uint64_t number,
+                           const ScanOptions& options, const BatchTaker& take);
+
+/// The header, the first batch and the one that `next`, in another file, continues: what a quick
+/// start looks at in a file that is full. Bodies are not read, and what is between is believed to
+/// be there; the stretches are these one or two. Nothing if any of it is not whole or not in place.
+std::optional<FileScan> read_ends(ByteSource& source, const std::string& name, std::uint64_t number,
+                                  const std::optional<Uuid>& queue_uuid, const BatchHeader& next);
 
 /// Header alone, for a first look.
 Result<FileHeader> read_file_header(ByteSource& source);
