@@ -13,7 +13,13 @@
 
 #include <algorithm>
 #include <bit>
+#include <condition_variable>
 #include <cstring>
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <utility>
 
 #include "base/clock.hpp"
 #include "base/mutant.hpp"
@@ -94,12 +100,14 @@ struct Group {
   [[nodiscard]] bool is_shared() const { return settings.options.mode == GroupMode::shared; }
 };
 
-/// Bump allocation over the whole arena, chunk by chunk.
+/// Bump allocation over the whole arena, chunk by chunk. Records are laid out in private memory, a
+/// piece at a time, and go into the arena by write_arena().
 class Packer {
  public:
-  Packer(const shm::Segment& segment, std::byte* arena) : segment_(segment), arena_(arena) {}
+  explicit Packer(shm::Segment& segment) : segment_(segment) { piece_.reserve(piece_bytes); }
 
-  /// Where a record of this length goes; nullptr: the arena is full.
+  /// Room for a record of this length, for the caller to fill until the next call; nullptr: the
+  /// arena is full, or cannot be written (see finish()).
   std::byte* place(std::uint64_t bytes, std::uint64_t seq) {
     const std::uint64_t chunk_bytes = segment_.limits().chunk_bytes;
     const std::uint64_t rounded =
@@ -107,7 +115,10 @@ class Packer {
     const std::uint64_t left = (chunk_bytes - at_ % chunk_bytes) % chunk_bytes;
     if (rounded > left && left != 0) at_ += left;
     if (at_ + rounded > segment_.limits().arena_bytes) return nullptr;
-    std::byte* const result = arena_ + at_;
+    if (at_ + rounded > begin_ + piece_bytes && !flush()) return nullptr;
+    record_ = at_;
+    // With the zeros behind the record before it, and behind this one.
+    piece_.resize(at_ + rounded - begin_);
     const std::uint64_t first = at_ / chunk_bytes;
     at_ += rounded;
     // A run belongs to its one record: nothing else goes behind it.
@@ -117,16 +128,101 @@ class Packer {
       sync::store_relaxed(entry.low, seq);
       sync::store_relaxed(entry.high, shm::chunk_word(shm::ChunkState::sealed, 0, 1));
     }
-    return result;
+    return piece_.data() + (record_ - begin_);
   }
-  [[nodiscard]] std::uint64_t ref_of(const std::byte* record) const {
-    return static_cast<std::uint64_t>(record - arena_) >> shm::ref_unit_shift;
+  /// Of the record that was placed last.
+  [[nodiscard]] std::uint64_t ref() const noexcept { return record_ >> shm::ref_unit_shift; }
+
+  /// Once all records are placed. What went wrong, if writing failed.
+  Result<void> finish() {
+    if (!base::mutant(121)) flush();
+    if (error_) return tl::unexpected(*error_);
+    return {};
   }
 
  private:
-  const shm::Segment& segment_;
-  std::byte* const arena_;
-  std::uint64_t at_ = 0;
+  static constexpr std::uint64_t piece_bytes = 1ULL << 20;  // stays in the cache
+
+  bool flush() {
+    if (!error_ && !piece_.empty()) {
+      if (auto written = segment_.write_arena(begin_, piece_); !written) error_ = written.error();
+    }
+    piece_.clear();
+    begin_ = at_;
+    return !error_;
+  }
+
+  shm::Segment& segment_;
+  std::vector<std::byte> piece_;
+  std::uint64_t begin_ = 0;   // of the piece, in the arena
+  std::uint64_t at_ = 0;      // behind the last record
+  std::uint64_t record_ = 0;  // the last one
+  std::optional<Error> error_;
+};
+
+/// Reads and checks batches on a thread of its own, a few ahead of who takes them: on a large queue
+/// both have as much to do.
+class ReadAhead {
+ public:
+  ReadAhead(journal::DirectorySource& directory, const journal::Plan& plan, std::uint64_t from)
+      : thread_([this, &directory, &plan, from] {
+          auto read = journal::read_batches(
+              directory, plan, from, [this](journal::CheckedBatch& batch) { return put(batch); });
+          const std::scoped_lock lock{mutex_};
+          outcome_ = std::move(read);
+          is_over_ = true;
+          changed_.notify_all();
+        }) {}
+  ReadAhead(const ReadAhead&) = delete;
+  ReadAhead& operator=(const ReadAhead&) = delete;
+  ~ReadAhead() { stop(); }
+
+  /// False: there is no more.
+  bool next(journal::CheckedBatch& batch) {
+    std::unique_lock lock{mutex_};
+    std::swap(spare_, batch);
+    changed_.wait(lock, [this] { return is_over_ || !ready_.empty(); });
+    if (ready_.empty()) return false;
+    batch = std::move(ready_.front());
+    ready_.pop_front();
+    changed_.notify_all();
+    return true;
+  }
+  /// How the reading ended, after the last batch.
+  Result<void> finish() {
+    stop();
+    return std::move(outcome_);
+  }
+
+ private:
+  static constexpr std::size_t ahead_max = 2;
+
+  bool put(journal::CheckedBatch& batch) {
+    std::unique_lock lock{mutex_};
+    changed_.wait(lock, [this] { return is_stopped_ || ready_.size() < ahead_max; });
+    if (is_stopped_) return false;
+    ready_.push_back(std::move(batch));
+    batch = std::exchange(spare_, {});
+    changed_.notify_all();
+    return true;
+  }
+  void stop() {
+    {
+      const std::scoped_lock lock{mutex_};
+      is_stopped_ = true;
+    }
+    changed_.notify_all();
+    if (thread_.joinable()) thread_.join();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<journal::CheckedBatch> ready_;  // under mutex_, as all below
+  journal::CheckedBatch spare_;              // memory to be used again
+  bool is_stopped_ = false;
+  bool is_over_ = false;
+  Result<void> outcome_;
+  std::thread thread_;  // last: it uses all of the above
 };
 
 class Restorer {
@@ -210,11 +306,10 @@ class Restorer {
       any_settled |= !group.state.settled.empty();
     }
     if (!any_settled) return {};
-    return journal::read_messages(directory_, plan, from_, [this](const journal::Record& record) {
-      if (record.type != journal::RecordType::gap) return;
-      const auto gap = journal::load<journal::GapRecord>(record.bytes);
-      gaps_.push_back({gap.first_seq, gap.end_seq});
-    });
+    auto gaps = journal::read_gaps(directory_, plan, from_);
+    if (!gaps) return tl::unexpected(gaps.error());
+    for (const journal::SettledRange& gap : *gaps) gaps_.push_back({gap.first_seq, gap.end_seq});
+    return {};
   }
 
   [[nodiscard]] std::uint64_t end_touched_of(const GroupState& state) const {
@@ -322,9 +417,7 @@ class Restorer {
 
   // False: the arena is too small.
   Result<bool> fill(const journal::Plan& plan) {
-    auto arena = segment_->writable_arena();
-    if (!arena) return tl::unexpected(arena.error());
-    Packer packer{*segment_, *arena};
+    Packer packer{*segment_};
     begin_ring();
     for (std::uint32_t i = 0; i < groups_.size(); ++i) begin_group(i);
     bool fits = true;
@@ -337,17 +430,24 @@ class Restorer {
         if (reached >= head_) fits = put_void(packer, reached);
       }
     };
-    auto read = journal::read_messages(directory_, plan, from_, [&](const journal::Record& record) {
-      if (record.type != journal::RecordType::message || !fits) return;
+    const auto take = [&](const journal::Record& record) {
+      if (record.type != journal::RecordType::message) return;
       const MessageView message = journal::message_of(record);
-      if (message.seq >= next_) return;
+      if (message.seq < from_ || message.seq >= next_) return;
       fill_up_to(message.seq);
       if (fits) fits = put(packer, message);
       reached = message.seq + 1;
-    });
-    if (!read) return tl::unexpected(read.error());
-    if (!fits) return false;
-    fill_up_to(next_);
+    };
+    ReadAhead reader{directory_, plan, from_};
+    journal::CheckedBatch batch;
+    while (fits && reader.next(batch)) {
+      for (auto record = batch.records.begin(); fits && record != batch.records.end(); ++record) {
+        take(*record);
+      }
+    }
+    if (auto read = reader.finish(); !read) return tl::unexpected(read.error());
+    if (fits) fill_up_to(next_);
+    if (auto written = packer.finish(); !written) return tl::unexpected(written.error());
     if (!fits) return false;
     if (missing != ~std::uint64_t{0}) {
       return corrupt("seq " + std::to_string(missing) + " is not in its journal");
@@ -435,21 +535,20 @@ class Restorer {
                        [seq](const Group& group) { return needs(group, seq); });
   }
 
-  void stamp(const Packer& packer, const std::byte* record, std::uint64_t seq) {
+  void stamp(const Packer& packer, std::uint64_t seq) {
     sync::Word16& slot = segment_->slots()[seq & (segment_->limits().slots - 1)];
     sync::store_relaxed(slot.low, seq);
-    sync::store_relaxed(slot.high, packer.ref_of(record));
+    sync::store_relaxed(slot.high, packer.ref());
   }
 
   bool put_void(Packer& packer, std::uint64_t seq) {
     const std::uint64_t bytes = sizeof(shm::Record) + sizeof(std::uint64_t);
     std::byte* const place = packer.place(bytes, seq);
     if (place == nullptr) return false;
-    std::memset(place, 0, bytes);
     const shm::Record record{
         .seq = seq, .payload_bytes = 0, .attribute_bytes = 0, .flags = shm::record_is_void};
     std::memcpy(place, &record, sizeof(record));
-    stamp(packer, place, seq);
+    stamp(packer, seq);
     return true;
   }
 
@@ -467,7 +566,6 @@ class Restorer {
         .payload_bytes = static_cast<std::uint32_t>(message.payload.size()),
         .attribute_bytes = static_cast<std::uint16_t>(message.attributes.size()),
         .flags = has_time ? std::uint16_t{shm::record_has_publish_time} : std::uint16_t{0}};
-    std::memset(place, 0, head);
     std::memcpy(place, &record, sizeof(record));
     std::byte* cursor = place + sizeof(record);
     if (has_time) {
@@ -480,7 +578,7 @@ class Restorer {
     if (!message.payload.empty()) {
       std::memcpy(place + head, message.payload.data(), message.payload.size());
     }
-    if (seq >= head_) stamp(packer, place, seq);
+    if (seq >= head_) stamp(packer, seq);
     for (std::uint32_t i = 0; i < groups_.size(); ++i) {
       const Group& group = groups_[i];
       if (!group.is_shared() || !needs(group, seq)) continue;
@@ -488,7 +586,7 @@ class Restorer {
       shm::Lease lease;
       if (seq < group.floor) {
         lease = lease_of(group, seq);
-        const auto reserved = shared.table().reserve(seq, lease, packer.ref_of(place), 0);
+        const auto reserved = shared.table().reserve(seq, lease, packer.ref(), 0);
         if (!reserved) return false;  // plan_places() has made room
         const std::uint64_t moved = shm::moved_word(reserved->index, reserved->generation);
         shared.table().commit(seq, moved);

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <set>
 
+#include "base/assert.hpp"
 #include "base/names.hpp"
 #include "shm/initialise.hpp"
 #include "shm/mark.hpp"
@@ -392,6 +393,24 @@ Result<void> Segment::map_mark(const std::vector<uid_t>& trusted_owners) {
   auto mapping = open_mark(identity, trusted_owners, describe("open"));
   if (!mapping) return tl::unexpected(mapping.error());
   mark_ = std::move(*mapping);
+  return {};
+}
+
+Result<void> Segment::write_arena(std::uint64_t offset, std::span<const std::byte> bytes) {
+  SHMQ_ASSERT(bytes.size() <= limits().arena_bytes &&
+              offset <= limits().arena_bytes - bytes.size());
+  std::uint64_t at = header_.parts[part_arena].offset + offset;
+  while (!bytes.empty()) {
+    const ssize_t put =
+        pwrite(object_.descriptor(), bytes.data(), bytes.size(), static_cast<off_t>(at));
+    if (put < 0 && errno == EINTR) continue;
+    if (put <= 0) {
+      const std::error_code code{put < 0 ? errno : EIO, std::generic_category()};
+      return tl::unexpected(Error{code, describe("fill"), code.message(), ""});
+    }
+    at += static_cast<std::uint64_t>(put);
+    bytes = bytes.subspan(static_cast<std::size_t>(put));
+  }
   return {};
 }
 

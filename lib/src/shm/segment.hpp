@@ -22,6 +22,7 @@
 #include <optional>
 #include <shmq/error.hpp>
 #include <shmq/options.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -87,6 +88,9 @@ class Segment {
   Result<void> map_mark(const std::vector<uid_t>& trusted_owners);
   /// Mapped when the first producer asks for it; consumers have the arena read-only.
   Result<std::byte*> writable_arena();
+  /// Copies into the arena by a system call: of pages that nobody has touched, a third of the cost
+  /// of a store. For whoever fills a segment that is not in use yet.
+  Result<void> write_arena(std::uint64_t offset, std::span<const std::byte> bytes);
 
   /// A fresh description of the companion lock object, made if this is the first participant.
   Result<sync::LockFile> open_lock_file() const;
