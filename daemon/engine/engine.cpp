@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <filesystem>
+#include <tuple>
 #include <utility>
 
 #include "base/clock.hpp"
@@ -39,6 +40,17 @@ Error told(Errc code, const std::string& what, std::string why, std::string reme
   return Error{make_error_code(code), what, std::move(why), std::move(remedy)};
 }
 
+std::uint64_t bytes_in(const fs::path& directory) {
+  std::uint64_t bytes = 0;
+  std::error_code ended;
+  for (fs::directory_iterator at{directory, ended}, end; !ended && at != end; at.increment(ended)) {
+    std::error_code failed;
+    const std::uint64_t size = at->file_size(failed);
+    if (!failed) bytes += size;
+  }
+  return bytes;
+}
+
 Error draining(const std::string& what) {
   return told(Errc::daemon_away, what, "the daemon is about to end", "start it again");
 }
@@ -57,12 +69,19 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, loop::Loop
                                "not a valid name", "use [a-z0-9][a-z0-9._-]{0,63}")};
   }
   std::unique_ptr<Engine> engine{new Engine(std::move(options), loop, backend, std::move(log))};
+  for (auto* helper : {&engine->recoverer_, &engine->maker_}) {
+    auto made = loop::Helper::create(loop);
+    if (!made) return tl::unexpected{made.error()};
+    *helper = std::move(*made);
+  }
   if (auto done = engine->take_directory(); !done) return tl::unexpected{done.error()};
   if (auto done = engine->find_queues(); !done) return tl::unexpected{done.error()};
   return engine;
 }
 
 Engine::~Engine() {
+  recoverer_.reset();
+  maker_.reset();
   watches_.clear();
   queues_.clear();
   if (directory_descriptor_ >= 0) ::close(directory_descriptor_);
@@ -108,6 +127,7 @@ Result<void> Engine::take_directory() {
 
 Result<void> Engine::find_queues() {
   std::error_code code;
+  std::map<std::string, std::uint64_t> bytes;
   fs::directory_iterator entries{directory_, code};
   for (; !code && entries != fs::directory_iterator{}; entries.increment(code)) {
     const std::string name = entries->path().filename().string();
@@ -117,6 +137,7 @@ Result<void> Engine::find_queues() {
       garbage_.push_back(entries->path().string());
     } else if (base::is_valid_queue_name(name)) {
       waiting_.push_back({.name = name, .not_before_ns = 0, .why = {}});
+      bytes[name] = bytes_in(entries->path());
     } else if (name != "lost+found") {
       log_(Level::warning, "'" + entries->path().string() + "' is not the directory of a queue");
     }
@@ -124,8 +145,10 @@ Result<void> Engine::find_queues() {
   if (code) {
     return tl::unexpected{Error{code, "list directory '" + directory_ + "'", "", ""}};
   }
-  std::sort(waiting_.begin(), waiting_.end(),
-            [](const Waiting& a, const Waiting& b) { return a.name < b.name; });
+  // The smallest first: nobody waits for a queue that is larger than theirs.
+  std::sort(waiting_.begin(), waiting_.end(), [&](const Waiting& a, const Waiting& b) {
+    return std::tie(bytes[a.name], a.name) < std::tie(bytes[b.name], b.name);
+  });
   // A removal that was cut short: the directory has its other name, and the segment may be there.
   for (const std::string& path : garbage_) {
     const std::string tail =
@@ -156,6 +179,7 @@ std::string Engine::path_of(const std::string& name) const { return directory_ +
 // --- Recovery ----------------------------------------------------------------------------------
 
 void Engine::recover_next(std::uint64_t now_ns) {
+  if (recoverer_->outstanding() != 0) return;
   const auto next = std::find_if(waiting_.begin(), waiting_.end(), [&](const Waiting& waiting) {
     return waiting.not_before_ns <= now_ns;
   });
@@ -168,14 +192,29 @@ void Engine::recover_next(std::uint64_t now_ns) {
                           .check_bytes = options_.check_bytes,
                           .first_file_bytes = options_.journal.files.first_file_bytes,
                           .trusted_owners = options_.trusted_owners};
-  auto parts = recover_queue(backend_, options, log_);
+  in_recovery_.insert(waiting.name);
+  recoverer_->run([this, waiting = std::move(waiting), options = std::move(options)] {
+    auto told = std::make_shared<std::vector<std::pair<Level, std::string>>>();
+    auto parts = std::make_shared<Result<QueueParts>>(recover_queue(
+        backend_, options,
+        [told](Level level, const std::string& sentence) { told->emplace_back(level, sentence); }));
+    return [this, waiting, told, parts] {
+      for (const auto& [level, sentence] : *told) log_(level, sentence);
+      on_recovered(waiting, std::move(*parts));
+    };
+  });
+}
+
+void Engine::on_recovered(Waiting waiting, Result<QueueParts> parts) {
+  in_recovery_.erase(waiting.name);
   if (parts) return serve(waiting.name, std::move(*parts));
   const Error& error = parts.error();
+  if (is_draining_) return;  // it is for the next start to say what is wrong
   if (error == Errc::busy) {
     // The kernel may be writing for a daemon that was killed; or there is another one.
     if (waiting.why.empty()) log_(Level::warning, error.message() + "; trying again");
     waiting.why = error.why();
-    waiting.not_before_ns = now_ns + retry_busy_ns;
+    waiting.not_before_ns = base::clock->monotonic_ns() + retry_busy_ns;
     waiting_.push_back(std::move(waiting));
     return;
   }
@@ -229,18 +268,29 @@ void Engine::create_queue(const std::string& name, const QueueOptions& options, 
   }
   if (auto made = make_directory(path, options); !made) return fail(made.error());
   SHMQ_CRASH_POINT("daemon.directory_made");
-  Result<QueueParts> parts = [&]() -> Result<QueueParts> {
-    // Before anything in it counts.
-    if (::fsync(directory_descriptor_) != 0) return tl::unexpected{system_error(what)};
-    return make_queue(backend_,
-                      {.name_space = options_.name_space,
-                       .name = name,
-                       .directory = path,
-                       .check_bytes = 0,
-                       .first_file_bytes = options_.journal.files.first_file_bytes,
-                       .trusted_owners = options_.trusted_owners},
-                      options, log_);
-  }();
+  in_creation_.insert(name);
+  RecoveryOptions recovery{.name_space = options_.name_space,
+                           .name = name,
+                           .directory = path,
+                           .check_bytes = 0,
+                           .first_file_bytes = options_.journal.files.first_file_bytes,
+                           .trusted_owners = options_.trusted_owners};
+  maker_->run([this, options, recovery = std::move(recovery), outcome = std::move(outcome)] {
+    auto parts = std::make_shared<Result<QueueParts>>([&]() -> Result<QueueParts> {
+      // Before anything in it counts.
+      if (::fsync(directory_descriptor_) != 0) {
+        return tl::unexpected{system_error("create queue '" + recovery.name + "'")};
+      }
+      return make_queue(backend_, recovery, options);
+    }());
+    return
+        [this, name = recovery.name, outcome, parts] { on_made(name, outcome, std::move(*parts)); };
+  });
+}
+
+void Engine::on_made(const std::string& name, Outcome outcome, Result<QueueParts> parts) {
+  const auto fail = [&](const Error& error) { outcome(tl::unexpected{error}); };
+  in_creation_.erase(name);
   if (!parts) {
     // A transient queue of this name is not ours to remove.
     forget_memory(name);
@@ -295,8 +345,11 @@ void Engine::remove_queue(const std::string& name, Outcome outcome) {
   if (is_draining_) return fail(draining(what));
   const bool is_waiting = std::any_of(waiting_.begin(), waiting_.end(),
                                       [&](const Waiting& w) { return w.name == name; });
-  if (is_waiting) {
+  if (is_waiting || in_recovery_.contains(name)) {
     return fail(told(Errc::busy, what, "it is being recovered", "try again"));
+  }
+  if (in_creation_.contains(name)) {
+    return fail(told(Errc::busy, what, "it is being created", "try again"));
   }
   const auto served = queues_.find(name);
   if (served == queues_.end() && !refused_.contains(name)) {
@@ -421,7 +474,10 @@ void Engine::work(std::uint64_t now_ns) {
 bool Engine::prepare_sleep() {
   bool may_sleep = garbage_.empty();
   const std::uint64_t now_ns = base::clock->monotonic_ns();
-  for (const Waiting& waiting : waiting_) may_sleep &= waiting.not_before_ns > now_ns;
+  // What runs on a helper's thread ends the sleep when it is done.
+  if (in_recovery_.empty()) {
+    for (const Waiting& waiting : waiting_) may_sleep &= waiting.not_before_ns > now_ns;
+  }
   for (ManagedQueue* queue : hot_) may_sleep &= queue->prepare_sleep();
   if (may_sleep) cool_down();
   return may_sleep;
@@ -438,7 +494,9 @@ void Engine::cool_down() {
 std::uint64_t Engine::next_timer_ns() const noexcept {
   std::uint64_t at = queues_.empty() ? loop::no_deadline : next_sweep_ns_;
   for (const ManagedQueue* queue : hot_) at = std::min(at, queue->next_timer_ns());
-  for (const Waiting& waiting : waiting_) at = std::min(at, waiting.not_before_ns);
+  if (in_recovery_.empty()) {
+    for (const Waiting& waiting : waiting_) at = std::min(at, waiting.not_before_ns);
+  }
   return at;
 }
 
@@ -451,7 +509,8 @@ void Engine::reload() {
 }
 
 bool Engine::is_ready() const noexcept {
-  return waiting_.empty() && std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) {
+  return waiting_.empty() && in_recovery_.empty() &&
+         std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) {
            return queue.second->is_served() ||
                   queue.second->figures().health != journal::Health::ok;
          });
@@ -464,8 +523,9 @@ void Engine::begin_drain() {
 }
 
 bool Engine::is_drained() const noexcept {
-  return is_draining_ && std::all_of(queues_.begin(), queues_.end(),
-                                     [](const auto& queue) { return queue.second->is_drained(); });
+  return is_draining_ && in_recovery_.empty() && in_creation_.empty() &&
+         std::all_of(queues_.begin(), queues_.end(),
+                     [](const auto& queue) { return queue.second->is_drained(); });
 }
 
 void Engine::close() noexcept {
@@ -492,6 +552,9 @@ std::vector<QueueStatus> Engine::status() const {
                    .why = error.why(),
                    .remedy = error.remedy(),
                    .figures = {}});
+  }
+  for (const std::string& name : in_recovery_) {
+    all.push_back({.name = name, .state = "recovering", .why = {}, .remedy = {}, .figures = {}});
   }
   for (const Waiting& waiting : waiting_) {
     all.push_back({.name = waiting.name,

@@ -15,12 +15,14 @@
 //     left of it is removed at the next start.
 //  3. A queue that is refused, for whatever reason, is left as it is, says why in the status, and
 //     stops no other.
-//  4. One queue is recovered in a turn, so those that are recovered are served meanwhile.
+//  4. Queues are recovered and made on threads of their own, one at a time each: those that are
+//     served do not wait for one that is being rebuilt.
 #pragma once
 
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,6 +30,7 @@
 #include "daemon/engine/death_watch.hpp"
 #include "daemon/engine/managed_queue.hpp"
 #include "daemon/io/backend.hpp"
+#include "daemon/loop/helper.hpp"
 #include "daemon/loop/loop.hpp"
 
 namespace shmq::engine {
@@ -113,6 +116,8 @@ class Engine {
   Result<void> find_queues();
   void forget_memory(const std::string& name);
   void recover_next(std::uint64_t now_ns);
+  void on_recovered(Waiting waiting, Result<QueueParts> parts);
+  void on_made(const std::string& name, Outcome outcome, Result<QueueParts> parts);
   void serve(const std::string& name, QueueParts parts);
   void refuse(const std::string& name, const Error& error);
   void answer_creations();
@@ -143,6 +148,11 @@ class Engine {
   std::uint64_t burials_ = 0;
   bool was_active_ = false;
   bool is_draining_ = false;
+  std::set<std::string> in_recovery_;
+  std::set<std::string> in_creation_;
+  // Last, so that their jobs end first.
+  std::unique_ptr<loop::Helper> recoverer_;
+  std::unique_ptr<loop::Helper> maker_;
 };
 
 }  // namespace shmq::engine

@@ -13,6 +13,7 @@
 #include "base/names.hpp"
 #include "control/settings.hpp"
 #include "daemon/feed/restore.hpp"
+#include "daemon/io/plain_disk.hpp"
 #include "daemon/journal/recover.hpp"
 #include "queue/head.hpp"
 #include "shm/initialise.hpp"
@@ -105,12 +106,12 @@ class Recovery {
       : backend_(backend), options_(options), log_(log) {}
 
   Result<QueueParts> run() {
-    auto disk = backend_.open(options_.directory);
+    auto disk = backend_.open_waiting(options_.directory);
     if (!disk) return tl::unexpected{disk.error()};
+    disk_ = std::move(*disk);
     parts_.name = options_.name;
     parts_.directory = options_.directory;
-    parts_.disk = std::move(*disk);
-    auto files = look_at_files(*parts_.disk);
+    auto files = look_at_files(*disk_);
     if (!files) return tl::unexpected{files.error()};
     files_ = *files;
     if (auto done = find_memory(); !done) return tl::unexpected{done.error()};
@@ -119,6 +120,7 @@ class Recovery {
     if (parts_.segment == nullptr) {
       if (auto done = rebuild_memory(); !done) return tl::unexpected{done.error()};
     }
+    parts_.disk = backend_.take_over(std::move(disk_));
     return std::move(parts_);
   }
 
@@ -132,7 +134,7 @@ class Recovery {
     trusted_ = options_.trusted_owners;
     auto segment = shm::Segment::open(options_.name, open_options(), shm::Authority::daemon);
     if (!segment && segment.error() == Errc::foreign_owner && files_.has_journal) {
-      trusted_ = trusted_by_journal(*parts_.disk, options_);
+      trusted_ = trusted_by_journal(*disk_, options_);
       segment = shm::Segment::open(options_.name, open_options(), shm::Authority::daemon);
     }
     if (!segment) {
@@ -207,7 +209,7 @@ class Recovery {
     }
     // Looked at first: with the ring's help or without, what was confirmed must still be there.
     if (auto done = check_against_memory(recover); !done) return done;
-    auto recovery = journal::recover(*parts_.disk, recover);
+    auto recovery = journal::recover(*disk_, recover);
     if (!recovery) return tl::unexpected{recovery.error()};
     tell(recovery->plan);
     if (recovery->plan.is_refused) return refused(recovery->plan);
@@ -222,7 +224,7 @@ class Recovery {
     auto mark = shm::MarkWriter::open(*parts_.segment);
     if (!mark) return tl::unexpected{mark.error()};
     const std::uint64_t confirmed = sync::load_acquire(mark->mark().watermark);
-    journal::DiskDirectory directory{*parts_.disk};
+    journal::DiskDirectory directory{*disk_};
     auto plan = journal::analyse(directory, {.queue_uuid = recover.identity.queue_uuid,
                                              .memory_is_newer = true,
                                              .check_all_bodies = false});
@@ -287,7 +289,7 @@ class Recovery {
   }
 
   Result<void> rebuild_memory() {
-    journal::DiskDirectory directory{*parts_.disk};
+    journal::DiskDirectory directory{*disk_};
     SHMQ_CRASH_POINT("daemon.before_restore");
     auto segment = feed::restore(
         {.name_space = options_.name_space, .queue = options_.name, .trusted_owners = trusted_},
@@ -307,6 +309,7 @@ class Recovery {
   const RecoveryOptions& options_;
   const Log& log_;
   std::vector<uid_t> trusted_;
+  std::unique_ptr<io::PlainDisk> disk_;
   Files files_;
   journal::Plan plan_;
   QueueParts parts_;
@@ -320,13 +323,13 @@ Result<QueueParts> recover_queue(const io::Backend& backend, const RecoveryOptio
 }
 
 Result<QueueParts> make_queue(const io::Backend& backend, const RecoveryOptions& options,
-                              QueueOptions queue_options, const Log&) {
+                              QueueOptions queue_options) {
   QueueParts parts;
   parts.name = options.name;
   parts.directory = options.directory;
-  auto disk = backend.open(options.directory);
-  if (!disk) return tl::unexpected{disk.error()};
-  parts.disk = std::move(*disk);
+  auto opened = backend.open_waiting(options.directory);
+  if (!opened) return tl::unexpected{opened.error()};
+  auto disk = std::move(*opened);
   queue_options.durable = true;
   queue_options.name_space = options.name_space;
   queue_options.trusted_owners = options.trusted_owners;
@@ -346,13 +349,14 @@ Result<QueueParts> make_queue(const io::Backend& backend, const RecoveryOptions&
   recover.memory_is_newer = true;
   recover.first_file_bytes = options.first_file_bytes;
   recover.initial = feed::initial_state(*parts.segment);
-  auto recovery = journal::recover(*parts.disk, recover);
+  auto recovery = journal::recover(*disk, recover);
   if (!recovery) return tl::unexpected{recovery.error()};
   if (!recovery->start) {
     return failure(Errc::corrupt, options, "its new directory holds a journal", "");
   }
   SHMQ_CRASH_POINT("daemon.journal_begun");
   parts.start = std::move(*recovery->start);
+  parts.disk = backend.take_over(std::move(disk));
   return parts;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From a queue's directory, and what is left of it in /dev/shm, to a queue that can be served; and
-// the making of a new one. Waits for the disk.
+// the making of a new one. Waits for the disk; on any thread.
 //
 // Invariants:
 //  1. What memory holds is taken for newer than the disk only if the segment is valid, of this boot
@@ -26,6 +26,7 @@ struct RecoveryOptions {
   std::vector<uid_t> trusted_owners;
 };
 
+/// The disk that it gives is the backend's, for the loop's thread.
 /// Errc::busy: somebody, perhaps the kernel for a killed daemon, still writes; try again.
 /// Errc::no_such_queue: what is there was never a queue, and has been taken out of /dev/shm: the
 /// directory can go.
@@ -34,7 +35,7 @@ Result<QueueParts> recover_queue(const io::Backend& backend, const RecoveryOptio
 
 /// `options.directory` exists and is empty.
 Result<QueueParts> make_queue(const io::Backend& backend, const RecoveryOptions& options,
-                              QueueOptions queue_options, const Log& log);
+                              QueueOptions queue_options);
 
 /// Makes the directory of a queue with the group and, as far as reading goes, the mode of the
 /// queue. already_exists if there is one.

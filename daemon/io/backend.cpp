@@ -20,11 +20,21 @@ Result<Backend> Backend::create(BackendChoice choice, const Say& say) {
   return backend;
 }
 
-Result<std::unique_ptr<Disk>> Backend::open(const std::string& path) const {
+Result<std::unique_ptr<PlainDisk>> Backend::open_waiting(const std::string& path) const {
   auto directory = Directory::open(path);
   if (!directory) return tl::unexpected{directory.error()};
-  if (ring_ == nullptr) return std::make_unique<PlainDisk>(std::move(*directory));
-  return std::make_unique<UringDisk>(ring_, std::move(*directory));
+  return std::make_unique<PlainDisk>(std::move(*directory));
+}
+
+std::unique_ptr<Disk> Backend::take_over(std::unique_ptr<PlainDisk> disk) const {
+  if (ring_ == nullptr) return disk;
+  return std::make_unique<UringDisk>(ring_, std::move(*disk));
+}
+
+Result<std::unique_ptr<Disk>> Backend::open(const std::string& path) const {
+  auto disk = open_waiting(path);
+  if (!disk) return tl::unexpected{disk.error()};
+  return take_over(std::move(*disk));
 }
 
 }  // namespace shmq::io

@@ -10,6 +10,7 @@
 
 namespace shmq::io {
 
+class PlainDisk;
 class Ring;
 
 enum class BackendChoice { automatic, io_uring, plain };
@@ -23,6 +24,10 @@ class Backend {
 
   [[nodiscard]] bool uses_io_uring() const noexcept { return ring_ != nullptr; }
   Result<std::unique_ptr<Disk>> open(const std::string& directory) const;
+  /// For work that waits, on any thread; take_over() makes of it what open() gives, with the same
+  /// handles, once nothing is outstanding.
+  Result<std::unique_ptr<PlainDisk>> open_waiting(const std::string& directory) const;
+  [[nodiscard]] std::unique_ptr<Disk> take_over(std::unique_ptr<PlainDisk> disk) const;
   /// Nothing: plain calls.
   [[nodiscard]] const std::shared_ptr<Ring>& ring() const noexcept { return ring_; }
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <utility>
 
 #include "daemon/io/disk.hpp"
 
@@ -13,8 +14,9 @@ namespace shmq::io {
 class FileTable {
  public:
   FileTable() = default;
-  FileTable(const FileTable&) = delete;
-  FileTable& operator=(const FileTable&) = delete;
+  FileTable(FileTable&& other) noexcept
+      : descriptors_(std::exchange(other.descriptors_, {})), next_(other.next_) {}
+  FileTable& operator=(FileTable&&) = delete;
   ~FileTable();
 
   Handle add(int descriptor);

@@ -13,6 +13,8 @@ namespace shmq::io {
 class PlainDisk : public Disk {
  public:
   explicit PlainDisk(Directory directory) : directory_(std::move(directory)) {}
+  /// Nothing is outstanding on `other`, and nobody uses it any more. Its handles are good here.
+  PlainDisk(PlainDisk&& other) noexcept = default;
 
   [[nodiscard]] std::string path() const override { return directory_.path(); }
   void create(const std::string& name, std::uint32_t mode, Done done) override;

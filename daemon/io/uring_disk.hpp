@@ -14,6 +14,11 @@ class UringDisk final : public PlainDisk {
       : PlainDisk(std::move(directory)),
         ring_(std::move(ring)),
         liveness_(std::make_shared<UringDisk*>(this)) {}
+  /// Goes on with a disk that was used by plain calls up to now.
+  UringDisk(std::shared_ptr<Ring> ring, PlainDisk&& disk)
+      : PlainDisk(std::move(disk)),
+        ring_(std::move(ring)),
+        liveness_(std::make_shared<UringDisk*>(this)) {}
   ~UringDisk() override;
 
   void create(const std::string& name, std::uint32_t mode, Done done) override;

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -251,6 +252,47 @@ TEST_F(Crash, what_comes_between_the_flag_and_the_sleep_is_seen) {
   producer.reset();
   EXPECT_EQ(published, 1);
   EXPECT_EQ(driven.engine->status()[0].figures.watermark, 1U);
+#endif
+}
+
+TEST_F(Crash, nobody_waits_for_a_queue_that_is_being_rebuilt) {
+#ifndef SHMQ_CRASH_POINTS
+  GTEST_SKIP() << "built without crash points";
+#else
+  {
+    Driven driven{scratch.name_space, data};
+    ASSERT_TRUE(driven.create("slow"));
+  }
+  for (const auto& entry : fs::directory_iterator{"/dev/shm"}) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with("shmq." + scratch.name_space + ".")) fs::remove(entry.path());
+  }
+  static std::atomic<bool> is_there;
+  static std::atomic<bool> may_go_on;
+  is_there = may_go_on = false;
+  base::crash_hook = [](const char* reached) {
+    if (std::strcmp(reached, "daemon.before_restore") != 0) return;
+    is_there = true;
+    is_there.notify_all();
+    may_go_on.wait(false);
+  };
+  {
+    Driven driven{scratch.name_space, data};
+    driven.engine->work(base::clock->monotonic_ns());
+    is_there.wait(false);
+    EXPECT_EQ(driven.state_of("slow"), "recovering");
+    EXPECT_FALSE(driven.engine->is_ready());
+    const auto busy = driven.remove("slow");
+    ASSERT_FALSE(busy);
+    EXPECT_EQ(busy.error(), Errc::busy);
+    ASSERT_TRUE(driven.create("quick"));
+    EXPECT_EQ(driven.state_of("slow"), "recovering");
+    may_go_on = true;
+    may_go_on.notify_all();
+    EXPECT_TRUE(driven.until([&] { return driven.engine->is_ready(); }));
+    EXPECT_EQ(driven.state_of("slow"), "ok");
+  }
+  base::crash_hook = nullptr;
 #endif
 }
 

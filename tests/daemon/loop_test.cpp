@@ -7,8 +7,13 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include "base/clock.hpp"
 #include "daemon/io/ring.hpp"
+#include "daemon/loop/helper.hpp"
 
 namespace {
 
@@ -162,5 +167,51 @@ INSTANTIATE_TEST_SUITE_P(Backends, Loop,
                          [](const auto& choice) {
                            return choice.param == io::BackendChoice::plain ? "plain" : "io_uring";
                          });
+
+TEST_P(Loop, a_helper_works_beside_the_loop_and_answers_on_it) {
+  auto helper = std::move(*loop::Helper::create(*loop));
+  const auto here = std::this_thread::get_id();
+  std::thread::id there;
+  std::vector<int> order;
+  for (int i = 0; i < 3; ++i) {
+    helper->run([&, i] {
+      there = std::this_thread::get_id();
+      return [&, i] {
+        EXPECT_EQ(std::this_thread::get_id(), here);
+        order.push_back(i);
+      };
+    });
+  }
+  EXPECT_EQ(helper->outstanding(), 3U);
+  while (helper->outstanding() != 0) loop->turn(in(second_ns));
+  EXPECT_NE(there, here);
+  EXPECT_EQ(order, (std::vector{0, 1, 2}));
+}
+
+TEST_P(Loop, a_helper_that_goes_waits_for_its_job_and_drops_the_rest) {
+  auto helper = std::move(*loop::Helper::create(*loop));
+  std::atomic<bool> has_begun = false;
+  bool has_ended = false;
+  bool was_dropped = true;
+  bool was_told = false;
+  helper->run([&, self = helper.get()] {
+    has_begun = true;
+    has_begun.notify_all();
+    while (!self->is_stopping()) std::this_thread::yield();
+    has_ended = true;
+    return [&] { was_told = true; };
+  });
+  helper->run([&] {
+    was_dropped = false;
+    return [] {};
+  });
+  has_begun.wait(false);
+  const std::size_t watched = loop->watched();
+  helper.reset();
+  EXPECT_TRUE(has_ended);
+  EXPECT_TRUE(was_dropped);
+  EXPECT_FALSE(was_told);
+  EXPECT_EQ(loop->watched(), watched - 1);
+}
 
 }  // namespace
