@@ -34,6 +34,11 @@ class File final : public ByteSource {
     return {};
   }
 
+  void will_need(std::uint64_t offset, std::uint64_t bytes) override {
+    (void)::posix_fadvise(descriptor_, static_cast<off_t>(offset), static_cast<off_t>(bytes),
+                          POSIX_FADV_WILLNEED);
+  }
+
  private:
   int descriptor_;
   std::uint64_t size_;
@@ -41,7 +46,7 @@ class File final : public ByteSource {
 
 class Directory final : public DirectorySource {
  public:
-  explicit Directory(std::string path) : path_(std::move(path)) {}
+  Directory(std::string path, ReadLock lock) : path_(std::move(path)), lock_(lock) {}
   [[nodiscard]] std::string path() const override { return path_; }
 
   Result<std::vector<std::string>> list() override {
@@ -56,16 +61,32 @@ class Directory final : public DirectorySource {
   }
 
   Result<std::unique_ptr<ByteSource>> open(const std::string& name) override {
-    return open_file(path_ + "/" + name);
+    return open_file(path_ + "/" + name, lock_);
   }
 
  private:
   std::string path_;
+  ReadLock lock_;
 };
+
+// False: it is being used again, or was already: the name, which the daemon takes away while it
+// holds the lock for writing, leads elsewhere.
+bool lock_for_reading(int descriptor, const struct stat& opened, const std::string& path) {
+  struct flock wanted {};
+  wanted.l_type = F_RDLCK;
+  wanted.l_whence = SEEK_SET;
+  if (::fcntl(descriptor, F_OFD_SETLK, &wanted) != 0) {
+    // A file system without locks has a daemon that finds none: it removes, and recycles nothing.
+    return errno != EAGAIN && errno != EACCES;
+  }
+  struct stat named {};
+  return ::stat(path.c_str(), &named) == 0 && named.st_ino == opened.st_ino &&
+         named.st_dev == opened.st_dev;
+}
 
 }  // namespace
 
-Result<std::unique_ptr<ByteSource>> open_file(const std::string& path) {
+Result<std::unique_ptr<ByteSource>> open_file(const std::string& path, ReadLock lock) {
   const auto fail = [&path](int error, std::string why, std::string remedy) {
     return tl::unexpected{Error{{error, std::generic_category()},
                                 "open journal file '" + path + "'",
@@ -80,11 +101,15 @@ Result<std::unique_ptr<ByteSource>> open_file(const std::string& path) {
     ::close(descriptor);
     return fail(EINVAL, "it is not a regular file", "");
   }
+  if (lock == ReadLock::yes && !lock_for_reading(descriptor, status, path)) {
+    ::close(descriptor);
+    return fail(ENOENT, "it is being used again", "");
+  }
   return std::make_unique<File>(descriptor, static_cast<std::uint64_t>(status.st_size));
 }
 
-std::unique_ptr<DirectorySource> open_directory(std::string path) {
-  return std::make_unique<Directory>(std::move(path));
+std::unique_ptr<DirectorySource> open_directory(std::string path, ReadLock lock) {
+  return std::make_unique<Directory>(std::move(path), lock);
 }
 
 }  // namespace shmq::journal
