@@ -67,6 +67,7 @@ Result<std::unique_ptr<ManagedQueue>> ManagedQueue::create(
   if (auto mapped = segment.map_mark({}); !mapped) return tl::unexpected{mapped.error()};
   queue->mark_->set_doorbell(doorbell_path);
   journal::Start& start = queue->parts_.start;
+  queue->mark_->set_journal(queue->parts_.directory);
   queue->mark_->begin_epoch(start.epoch);
   SHMQ_CRASH_POINT("daemon.epoch_begun");
   queue->source_ =

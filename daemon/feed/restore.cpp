@@ -9,6 +9,8 @@
 //   no message ever had (a gap after a loss of power), has a void record. These take no room from
 //   publishers: the ring is made larger by as many, or a shared group's floor lies beyond them.
 // - Records lie in seq order in sealed chunks.
+// - With Overflow::spill the ring and the arena stay as they were chosen, and hold the newest part
+//   of that: groups stay behind head, and stragglers below it are read from the journal.
 #include "daemon/feed/restore.hpp"
 
 #include <algorithm>
@@ -25,6 +27,7 @@
 #include "base/mutant.hpp"
 #include "control/settings.hpp"
 #include "daemon/feed/group_settings.hpp"
+#include "journal/cursor.hpp"
 #include "queue/deadlines.hpp"
 #include "queue/shared_group.hpp"
 
@@ -88,6 +91,20 @@ std::string_view text_in(const std::vector<std::byte>& bytes) {
 struct Range {
   std::uint64_t first = 0;
   std::uint64_t end = 0;
+};
+
+/// A directory that somebody else owns.
+class Borrowed final : public journal::DirectorySource {
+ public:
+  explicit Borrowed(journal::DirectorySource& directory) : directory_(directory) {}
+  [[nodiscard]] std::string path() const override { return directory_.path(); }
+  Result<std::vector<std::string>> list() override { return directory_.list(); }
+  Result<std::unique_ptr<journal::ByteSource>> open(const std::string& name) override {
+    return directory_.open(name);
+  }
+
+ private:
+  journal::DirectorySource& directory_;
 };
 
 /// A group on its way from the journal into the segment.
@@ -253,7 +270,12 @@ class Restorer {
           {.name_space = target_.name_space, .trusted_owners = target_.trusted_owners},
           shm::Authority::daemon));
       if (!filled) return tl::unexpected(filled.error());
-      options_.arena_bytes *= 2;  // packed in another order, they need more of it
+      if (spills()) {
+        kept_ = attempt == 10 ? 0 : kept_ / 2;
+        place_head();
+      } else {
+        options_.arena_bytes *= 2;  // packed in another order, they need more of it
+      }
     }
     return failure(Errc::not_enough_memory, "its messages do not fit into a segment");
   }
@@ -306,10 +328,44 @@ class Restorer {
       any_settled |= !group.state.settled.empty();
     }
     if (!any_settled) return {};
+    if (spills()) return find_gaps_nearby();
     auto gaps = journal::read_gaps(directory_, plan, from_);
     if (!gaps) return tl::unexpected(gaps.error());
     for (const journal::SettledRange& gap : *gaps) gaps_.push_back({gap.first_seq, gap.end_seq});
     return {};
+  }
+
+  // The backlog may be as large as the disk: only where something is settled beyond a floor, which
+  // is within a window of it.
+  Result<void> find_gaps_nearby() {
+    for (const Group& group : groups_) {
+      if (group.state.settled.empty()) continue;
+      journal::Cursor cursor{std::make_unique<Borrowed>(directory_), start_.identity.queue_uuid};
+      const std::uint64_t end = std::prev(group.state.settled.end())->second;
+      journal::BatchBuffer batch;
+      cursor.seek(group.state.settled.begin()->first);
+      for (;;) {
+        auto got = cursor.next(batch, std::min(end, next_));
+        if (!got) return tl::unexpected(got.error());
+        if (!*got) break;
+        for (const journal::Record& record : batch.records) {
+          if (record.type != journal::RecordType::gap) continue;
+          const auto gap = journal::load<journal::GapRecord>(record.bytes);
+          gaps_.push_back({gap.first_seq, gap.end_seq});
+        }
+      }
+    }
+    std::sort(gaps_.begin(), gaps_.end(),
+              [](const Range& left, const Range& right) { return left.first < right.first; });
+    return {};
+  }
+
+  [[nodiscard]] bool spills() const { return options_.overflow == Overflow::spill; }
+
+  void place_head() {
+    head_ = next_;
+    for (const Group& group : groups_) head_ = std::min(head_, group.floor);
+    if (spills()) head_ = std::max(head_, next_ > kept_ ? next_ - kept_ : 0);
   }
 
   [[nodiscard]] std::uint64_t end_touched_of(const GroupState& state) const {
@@ -382,12 +438,12 @@ class Restorer {
         group.floor = group.state.floor;
         if (group.end_touched - group.floor > window)
           return corrupt("a group's window is too small");
-        while (slots_for(group.floor) > slots) slots *= 2;
+        while (!spills() && slots_for(group.floor) > slots) slots *= 2;
         continue;
       }
       const std::uint64_t in_window = group.end_touched > window ? group.end_touched - window : 0;
       for (;; slots *= 2) {
-        const std::uint64_t in_ring = lowest_floor(slots);
+        const std::uint64_t in_ring = spills() ? 0 : lowest_floor(slots);
         group.floor = std::max({group.state.floor, in_window, in_ring});
         const std::uint64_t below = unsettled_below(group.state, group.floor, 65537);
         if (below <= options_.straggler_entries) break;
@@ -400,8 +456,8 @@ class Restorer {
     }
     if (slots > slots_max) return failure(Errc::not_enough_memory, "too much of it is unsettled");
     options_.slots = slots;
-    head_ = next_;
-    for (const Group& group : groups_) head_ = std::min(head_, group.floor);
+    kept_ = slots;
+    place_head();
     return {};
   }
 
@@ -422,7 +478,8 @@ class Restorer {
     for (std::uint32_t i = 0; i < groups_.size(); ++i) begin_group(i);
     bool fits = true;
     std::uint64_t missing = ~std::uint64_t{0};
-    std::uint64_t reached = from_;
+    const std::uint64_t from = spills() ? head_ : from_;
+    std::uint64_t reached = from;
     // Seqs up to `end` have no message on disk: they are void, or past for everybody.
     const auto fill_up_to = [&](std::uint64_t end) {
       for (; fits && reached < end; ++reached) {
@@ -433,12 +490,12 @@ class Restorer {
     const auto take = [&](const journal::Record& record) {
       if (record.type != journal::RecordType::message) return;
       const MessageView message = journal::message_of(record);
-      if (message.seq < from_ || message.seq >= next_) return;
+      if (message.seq < from || message.seq >= next_) return;
       fill_up_to(message.seq);
       if (fits) fits = put(packer, message);
       reached = message.seq + 1;
     };
-    ReadAhead reader{directory_, plan, from_};
+    ReadAhead reader{directory_, plan, from};
     journal::CheckedBatch batch;
     while (fits && reader.next(batch)) {
       for (auto record = batch.records.begin(); fits && record != batch.records.end(); ++record) {
@@ -449,6 +506,7 @@ class Restorer {
     if (fits) fill_up_to(next_);
     if (auto written = packer.finish(); !written) return tl::unexpected(written.error());
     if (!fits) return false;
+    set_aside_below_head();
     if (missing != ~std::uint64_t{0}) {
       return corrupt("seq " + std::to_string(missing) + " is not in its journal");
     }
@@ -541,6 +599,40 @@ class Restorer {
     sync::store_relaxed(slot.high, packer.ref());
   }
 
+  // Stragglers that stay in the journal.
+  void set_aside_below_head() {
+    if (!spills()) return;
+    for (std::uint32_t i = 0; i < groups_.size(); ++i) {
+      const Group& group = groups_[i];
+      if (!group.is_shared()) continue;
+      const std::uint64_t end = std::min(group.floor, head_);
+      for (std::uint64_t seq = group.state.floor; seq < end; ++seq) {
+        if (!needs(group, seq)) continue;
+        const shm::Lease lease = lease_of(group, seq);
+        if (!set_aside(i, seq, lease, shm::ref_in_journal)) return;  // plan_places() has made room
+        if (lease.state == shm::LeaseState::dead) queue::SharedGroup{*segment_, i}.count_dead(0, 1);
+      }
+      // Above the floor the window says it.
+      for (std::uint64_t seq = group.floor; seq < std::min(group.end_touched, head_); ++seq) {
+        if (!needs(group, seq) || lease_of(group, seq).state != shm::LeaseState::dead) continue;
+        queue::SharedGroup{*segment_, i}.count_dead(0, 1);
+      }
+    }
+  }
+
+  bool set_aside(std::uint32_t index, std::uint64_t seq, const shm::Lease& lease,
+                 std::uint64_t ref) {
+    queue::SharedGroup shared{*segment_, index};
+    const auto reserved = shared.table().reserve(seq, lease, ref, 0);
+    if (!reserved) return false;
+    const std::uint64_t moved = shm::moved_word(reserved->index, reserved->generation);
+    shared.table().commit(seq, moved);
+    // Until the seq one window later is claimed, the window's entry is still this one's.
+    sync::Word16& entry = shared.window(seq);
+    if (sync::load_relaxed(entry.low) == seq) sync::store_relaxed(entry.high, moved);
+    return true;
+  }
+
   bool put_void(Packer& packer, std::uint64_t seq) {
     const std::uint64_t bytes = sizeof(shm::Record) + sizeof(std::uint64_t);
     std::byte* const place = packer.place(bytes, seq);
@@ -586,13 +678,8 @@ class Restorer {
       shm::Lease lease;
       if (seq < group.floor) {
         lease = lease_of(group, seq);
-        const auto reserved = shared.table().reserve(seq, lease, packer.ref(), 0);
-        if (!reserved) return false;  // plan_places() has made room
-        const std::uint64_t moved = shm::moved_word(reserved->index, reserved->generation);
-        shared.table().commit(seq, moved);
-        // Until the seq one window later is claimed, the window's entry is still this one's.
-        sync::Word16& entry = shared.window(seq);
-        if (sync::load_relaxed(entry.low) == seq) sync::store_relaxed(entry.high, moved);
+        // plan_places() has made room.
+        if (!set_aside(i, seq, lease, packer.ref())) return false;
       } else if (seq < group.end_touched) {
         lease = lease_of(group, seq);
       }
@@ -607,6 +694,7 @@ class Restorer {
   const std::uint64_t next_;  // the seq that the next message will get
   std::uint64_t from_ = 0;    // no group needs a seq below
   std::uint64_t head_ = 0;
+  std::uint64_t kept_ = 0;  // spill: so many seqs at most stay in the ring
   QueueOptions options_;
   std::vector<Group> groups_;
   std::vector<Range> gaps_;

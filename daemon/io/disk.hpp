@@ -46,6 +46,10 @@ class Disk {
   /// are multiples of 4096; they must stay until `done`.
   virtual void write(Handle file, std::uint64_t offset, std::span<const std::byte> bytes,
                      Done done) = 0;
+  /// The lock that readers beside the daemon hold for reading (journal/source.hpp), for writing.
+  /// Gives a handle that has it until it is closed; -EWOULDBLOCK while somebody reads, or where
+  /// nobody can tell. Waits for nobody.
+  virtual std::int64_t lock_against_readers(const std::string& name) = 0;
   /// Data and length are on stable storage (fdatasync).
   virtual void sync(Handle file, Done done) = 0;
   /// The directory's names are on stable storage.

@@ -53,6 +53,20 @@ void PlainDisk::write(Handle file, std::uint64_t offset, std::span<const std::by
            result_of(::pwrite(descriptor, bytes.data(), bytes.size(), static_cast<off_t>(offset))));
 }
 
+std::int64_t PlainDisk::lock_against_readers(const std::string& name) {
+  const std::int64_t descriptor = result_of(::openat(directory_.descriptor(), name.c_str(),
+                                                     O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (descriptor < 0) return descriptor;
+  struct flock wanted {};
+  wanted.l_type = F_WRLCK;
+  wanted.l_whence = SEEK_SET;
+  if (::fcntl(static_cast<int>(descriptor), F_OFD_SETLK, &wanted) != 0) {
+    ::close(static_cast<int>(descriptor));
+    return -EWOULDBLOCK;
+  }
+  return files_.add(static_cast<int>(descriptor));
+}
+
 void PlainDisk::sync(Handle file, Done done) {
   complete(std::move(done), result_of(::fdatasync(files_.descriptor_of(file))));
 }

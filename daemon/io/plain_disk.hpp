@@ -22,6 +22,7 @@ class PlainDisk : public Disk {
   void allocate(Handle file, std::uint64_t bytes, Done done) override;
   void write(Handle file, std::uint64_t offset, std::span<const std::byte> bytes,
              Done done) override;
+  std::int64_t lock_against_readers(const std::string& name) override;
   void sync(Handle file, Done done) override;
   void sync_directory(Done done) override;
   void rename(const std::string& from, const std::string& to, Done done) override;

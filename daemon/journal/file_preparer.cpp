@@ -70,6 +70,11 @@ struct FilePreparer::Work : std::enable_shared_from_this<Work> {
   bool consumed_recycled = false;
   bool removed_leftover = false;
   io::Handle handle = io::no_handle;
+  io::Handle reader_lock = spec.reader_lock;
+
+  void unlock_readers() {
+    if (reader_lock != io::no_handle) disk.close(std::exchange(reader_lock, io::no_handle));
+  }
 
   [[nodiscard]] std::string temporary() const { return temporary_name(spec.number); }
 
@@ -85,6 +90,7 @@ struct FilePreparer::Work : std::enable_shared_from_this<Work> {
 
   void fail(int error_number) {
     error = error_number;
+    unlock_readers();
     if (handle != io::no_handle) disk.close(std::exchange(handle, io::no_handle));
     // Waited for, whatever comes of it: still under way, it could meet the next attempt's file.
     disk.unlink(temporary(),
@@ -100,6 +106,7 @@ struct FilePreparer::Work : std::enable_shared_from_this<Work> {
     if (spec.recycle_name.empty()) return create();
     disk.rename(spec.recycle_name, temporary(), then([](Work& self, std::int64_t) {
                   self.consumed_recycled = true;
+                  self.unlock_readers();
                   self.sync_directory([](Work& work) { work.open_recycled(); });
                 }));
   }
@@ -180,6 +187,7 @@ FilePreparer::FilePreparer(io::Disk& disk, Identity identity, std::function<void
 FilePreparer::~FilePreparer() {
   if (work_ == nullptr) return;
   work_->is_abandoned = true;
+  work_->unlock_readers();
   if (work_->handle != io::no_handle) disk_.close(work_->handle);
 }
 

@@ -7,7 +7,8 @@
 // Invariants:
 //  1. Under its final name a file is ready, always: after a cut there is the whole of it or nothing
 //     (or a temporary name, which recovery removes).
-//  2. A recycled file loses its old name, on stable storage, before its old header is overwritten.
+//  2. A recycled file has no reader, and loses its old name, on stable storage, before its old
+//  header is overwritten.
 //  3. ENOSPC can happen here only, never to a batch.
 #pragma once
 
@@ -24,6 +25,9 @@ struct FileSpec {
   std::uint64_t epoch = 0;
   Purpose purpose = Purpose::ordinary;
   std::string recycle_name;  ///< a file of exactly `bytes` to be reused; empty: a new one
+  /// Of that file, Disk::lock_against_readers: held until its old name is gone. A reader that opens
+  /// the file then finds that its name leads elsewhere.
+  io::Handle reader_lock = io::no_handle;
 };
 
 struct PreparedFile {

@@ -131,13 +131,14 @@ bool FileSet::make_room(const Passed& passed) {
   return true;
 }
 
-void FileSet::begin_preparing(std::uint64_t bytes) {
+void FileSet::begin_preparing(std::uint64_t bytes, io::Handle reader_lock) {
   FileSpec spec{.number = next_number_++,
                 .bytes = bytes,
                 .epoch = epoch_,
                 .purpose = Purpose::ordinary,
-                .recycle_name = {}};
-  if (recyclable_ && recyclable_->bytes == bytes) {
+                .recycle_name = {},
+                .reader_lock = reader_lock};
+  if (recyclable_) {  // tick() has thrown away one that cannot be used
     spec.recycle_name = file_name(recyclable_->number);
     if (recyclable_->handle != io::no_handle) disk_.close(recyclable_->handle);
     recyclable_.reset();
@@ -175,8 +176,14 @@ void FileSet::tick(const Passed& passed, std::uint64_t now_ns, bool may_prepare)
     return;
   }
   bool reuses = false;
+  std::int64_t reader_lock = io::no_handle;
   for (;;) {
     reuses = recyclable_ && recyclable_->bytes == wanted_bytes_;
+    if (reuses) {
+      // One that somebody reads keeps its blocks: its name goes, and another is made.
+      reader_lock = disk_.lock_against_readers(file_name(recyclable_->number));
+      reuses = reader_lock >= 0 || base::mutant(102);
+    }
     if (!reuses && recyclable_) {
       discard(*recyclable_);
       recyclable_.reset();
@@ -188,7 +195,8 @@ void FileSet::tick(const Passed& passed, std::uint64_t now_ns, bool may_prepare)
     }
     if (!recyclable_) return;  // the room comes with the removal's completion
   }
-  begin_preparing(wanted_bytes_);
+  begin_preparing(wanted_bytes_,
+                  reader_lock >= 0 ? static_cast<io::Handle>(reader_lock) : io::no_handle);
   outcome_is_open_ = true;
 }
 

@@ -7,9 +7,10 @@
 // Invariants:
 //  1. A file is removed or recycled only when every group's floor, as it is on stable storage, has
 //     passed its last seq.
-//  2. The sum of all files never exceeds `max_disk_bytes`.
-//  3. Where room is short, by that limit or by the file system, what only retention keeps goes.
-//  4. Who must know where the journal begins is told before a file goes, and may say no.
+//  2. A file that somebody reads is removed, but not used again.
+//  3. The sum of all files never exceeds `max_disk_bytes`.
+//  4. Where room is short, by that limit or by the file system, what only retention keeps goes.
+//  5. Who must know where the journal begins is told before a file goes, and may say no.
 #pragma once
 
 #include "daemon/journal/file_preparer.hpp"
@@ -89,7 +90,7 @@ class FileSet {
   void remove_passed(const Passed& passed);
   bool make_room(const Passed& passed);
   void look_at_preparer(std::uint64_t now_ns);
-  void begin_preparing(std::uint64_t bytes);
+  void begin_preparing(std::uint64_t bytes, io::Handle reader_lock);
 
   io::Disk& disk_;
   FileLimits limits_;

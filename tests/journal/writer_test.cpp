@@ -242,6 +242,22 @@ TEST_F(WriterTest, files_go_when_every_group_is_past_them_and_one_is_reused) {
   EXPECT_EQ(look().end_seq, queue_.messages.size());
 }
 
+TEST_F(WriterTest, a_file_that_somebody_reads_is_removed_and_not_used_again) {
+  start();
+  for (std::uint64_t number = 1; number < 200; ++number) disk_.readers.insert(file_name(number));
+  for (int round = 0; round < 40; ++round) {
+    publish(300);
+    run();
+    queue_.settle(queue_.messages.size());
+    run();
+  }
+  EXPECT_GT(writer_->figures().files, 5U);
+  EXPECT_EQ(writer_->files().recycled(), 0U);
+  EXPECT_LE(disk_.snapshot().size(), 5U);
+  disk_.cut_power();
+  EXPECT_EQ(look().end_seq, queue_.messages.size());
+}
+
 TEST_F(WriterTest, a_failed_write_goes_to_a_new_file_and_nothing_is_confirmed_before) {
   for (const auto operation : {SimOperation::write, SimOperation::sync}) {
     disk_ = SimDisk{7};

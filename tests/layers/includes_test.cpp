@@ -23,7 +23,7 @@ const std::map<std::string, std::set<std::string>> allowed_below{
     {"journal", {"base", "journal"}},
     {"control", {"base", "control"}},
     {"shm", {"base", "sync", "shm"}},
-    {"queue", {"base", "sync", "shm", "queue"}},
+    {"queue", {"base", "sync", "shm", "journal", "queue"}},
     {"api", {"base", "sync", "shm", "queue", "journal", "control", "api"}},
 };
 

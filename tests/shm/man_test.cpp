@@ -97,14 +97,14 @@ const std::vector<Structure>& structures() {
                   SHMQ_FIELD(Straggler, key_hash), SHMQ_FIELD(Straggler, reserved)),
       SHMQ_STRUCT(Record, SHMQ_FIELD(Record, seq), SHMQ_FIELD(Record, payload_bytes),
                   SHMQ_FIELD(Record, attribute_bytes), SHMQ_FIELD(Record, flags)),
-      SHMQ_STRUCT(Mark, SHMQ_FIELD(Mark, magic), SHMQ_FIELD(Mark, abi_version),
-                  SHMQ_FIELD(Mark, mark_bytes), SHMQ_FIELD(Mark, layout_hash),
-                  SHMQ_FIELD(Mark, queue_uuid), SHMQ_FIELD(Mark, boot_id),
-                  SHMQ_FIELD(Mark, checksum), SHMQ_FIELD(Mark, watermark),
-                  SHMQ_FIELD(Mark, seq_ceiling), SHMQ_FIELD(Mark, epoch),
-                  SHMQ_FIELD(Mark, acks_looked), SHMQ_FIELD(Mark, acks_synced),
-                  SHMQ_FIELD(Mark, daemon_state), SHMQ_FIELD(Mark, progress_event),
-                  SHMQ_FIELD(Mark, first_retained), SHMQ_FIELD(Mark, doorbell_path)),
+      SHMQ_STRUCT(
+          Mark, SHMQ_FIELD(Mark, magic), SHMQ_FIELD(Mark, abi_version),
+          SHMQ_FIELD(Mark, mark_bytes), SHMQ_FIELD(Mark, layout_hash), SHMQ_FIELD(Mark, queue_uuid),
+          SHMQ_FIELD(Mark, boot_id), SHMQ_FIELD(Mark, checksum), SHMQ_FIELD(Mark, watermark),
+          SHMQ_FIELD(Mark, seq_ceiling), SHMQ_FIELD(Mark, epoch), SHMQ_FIELD(Mark, acks_looked),
+          SHMQ_FIELD(Mark, acks_synced), SHMQ_FIELD(Mark, daemon_state),
+          SHMQ_FIELD(Mark, progress_event), SHMQ_FIELD(Mark, first_retained),
+          SHMQ_FIELD(Mark, doorbell_path), SHMQ_FIELD(Mark, journal_path)),
   };
   return list;
 }

@@ -331,6 +331,10 @@ std::int64_t SimDisk::open_for_reading(const std::string& name) {
   return next_handle_++;
 }
 
+std::int64_t SimDisk::lock_against_readers(const std::string& name) {
+  return readers.contains(name) ? -EWOULDBLOCK : open_for_reading(name);
+}
+
 std::int64_t SimDisk::size(io::Handle file) {
   return static_cast<std::int64_t>(inodes_.at(inode_of(file)).cached.size());
 }

@@ -13,6 +13,7 @@
 #include <memory>
 #include <optional>
 #include <random>
+#include <set>
 
 #include "daemon/io/disk.hpp"
 
@@ -41,6 +42,7 @@ class SimDisk final : public io::Disk {
   std::optional<std::uint64_t> cut_after;  ///< events, from now
   std::vector<SimFault> faults;
   std::uint64_t capacity_bytes = ~0ULL;
+  std::set<std::string> readers;  ///< files that somebody beside the daemon reads
   [[nodiscard]] std::uint64_t operations() const { return events_; }  ///< executed so far
 
   /// Power is lost: what was synced stays, the rest as chance has it. Handles are gone.
@@ -63,6 +65,7 @@ class SimDisk final : public io::Disk {
   void allocate(io::Handle file, std::uint64_t bytes, io::Done done) override;
   void write(io::Handle file, std::uint64_t offset, std::span<const std::byte> bytes,
              io::Done done) override;
+  std::int64_t lock_against_readers(const std::string& name) override;
   void sync(io::Handle file, io::Done done) override;
   void sync_directory(io::Done done) override;
   void rename(const std::string& from, const std::string& to, io::Done done) override;

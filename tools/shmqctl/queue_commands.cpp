@@ -216,12 +216,15 @@ void add_create(CLI::App& parent, Context& context) {
               options.overflow = shmq::Overflow::fail;
             } else if (text == "drop_oldest") {
               options.overflow = shmq::Overflow::drop_oldest;
+            } else if (text == "spill") {
+              options.overflow = shmq::Overflow::spill;
             } else {
               throw CLI::ValidationError("--overflow",
-                                         "'" + text + "' is not block, fail or drop_oldest");
+                                         "'" + text + "' is not block, fail, drop_oldest or spill");
             }
           },
-          "what a publish does when there is no room: block (default), fail, drop_oldest")
+          "what a publish does when there is no room: block (default), fail, drop_oldest, "
+          "spill (to the journal; with --durable)")
       ->type_name("POLICY");
   command
       ->add_option_function<std::vector<std::string>>(

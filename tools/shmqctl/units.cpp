@@ -178,6 +178,7 @@ std::string_view text_of(shmq::Overflow overflow) {
     case shmq::Overflow::block: return "block";
     case shmq::Overflow::fail: return "fail";
     case shmq::Overflow::drop_oldest: return "drop_oldest";
+    case shmq::Overflow::spill: return "spill";
   }
   return "unknown";
 }

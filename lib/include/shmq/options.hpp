@@ -37,6 +37,10 @@ enum class Overflow : std::uint32_t {
   block = 1,        ///< wait for room, up to the publish timeout
   fail = 2,         ///< Errc::full at once
   drop_oldest = 3,  ///< settle the oldest messages for every group; each drop is counted
+  /// Durable queues only: the oldest messages leave memory; groups that are not past them read them
+  /// from the journal. A publish waits for room, as with block, only while nothing in memory is on
+  /// stable storage yet, or the disk is full.
+  spill = 4,
 };
 
 enum class GroupMode : std::uint8_t {

@@ -73,6 +73,8 @@ inline void ConsumerCore::release_bytes(const Delivery& delivery) noexcept {
 }
 
 inline std::uint64_t ConsumerCore::record_bytes(const Delivery& delivery) noexcept {
+  // What is in the journal holds nothing of the arena.
+  if (SHMQ_UNLIKELY(pin_of(delivery) == queue::Pins::of_batch)) return 0;
   return std::uint64_t{delivery.pin_ >> pin_bits} + delivery.payload_bytes_;
 }
 
@@ -102,7 +104,7 @@ void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
     const std::uint32_t pin = pin_of(*each);
     const auto row = each;
     for (; each != end && each->core_ == this && pin_of(*each) == pin && is_over(*each) &&
-           pin != queue::Pins::private_copy;
+           !queue::Pins::is_private(pin);
          ++each) {
       forget(*each);
     }
@@ -163,7 +165,7 @@ void ConsumerCore::clear(std::span<Delivery> deliveries) noexcept {
   if (SHMQ_LIKELY(gate_.enter() && !participation_.in_forked_child() && !reached_the_end_)) {
     const std::uint32_t pin = pin_of(delivery);
     const bool ours = delivery.core_ == this;
-    if (SHMQ_LIKELY(ours ? delivery.settled_ && pin != queue::Pins::private_copy
+    if (SHMQ_LIKELY(ours ? delivery.settled_ && !queue::Pins::is_private(pin)
                          : delivery.core_ == nullptr)) {
       keep_lease();
       received = receive_next(delivery);
@@ -352,7 +354,8 @@ std::size_t ConsumerCore::receive(std::span<Delivery> deliveries, std::chrono::n
     switch (fetch) {
       case Fetch::some: return count;
       case Fetch::removed: code = Errc::removed; return 0;
-      case Fetch::corrupt: code = Errc::corrupt; return 0;
+      case Fetch::corrupt:
+      case Fetch::past_failed: code = Errc::corrupt; return 0;
       case Fetch::in_flight_limit: code = Errc::in_flight_limit; return 0;
       case Fetch::nothing:
       case Fetch::standing_by:
@@ -484,7 +487,7 @@ void ConsumerCore::drop(Delivery& delivery) noexcept {
   const sync::CallScope scope{gate_};  // close() may come from another thread
   if (SHMQ_LIKELY(scope && is_open_here())) {
     let_go(delivery);
-  } else if (pin_of(delivery) == queue::Pins::private_copy) {
+  } else if (queue::Pins::is_private(pin_of(delivery))) {
     release_bytes(delivery);  // of the queue nothing is touched, but a copy is the process's own
   }
 }
@@ -608,7 +611,9 @@ Result<Delivery> Consumer::receive(std::chrono::nanoseconds timeout,
     if (SHMQ_LIKELY(core_->receive_fast(*delivery))) return delivery;
     core_->receive({&*delivery, 1}, timeout, stop, code);
   }
-  if (SHMQ_UNLIKELY(code != Errc::ok)) delivery = tl::unexpected(Error{code});
+  if (SHMQ_UNLIKELY(code != Errc::ok)) {
+    delivery = tl::unexpected(core_ != nullptr ? core_->error_of(code) : Error{code});
+  }
   return delivery;
 }
 
@@ -619,7 +624,7 @@ Result<std::size_t> Consumer::receive_batch(std::span<Delivery> deliveries,
   if (deliveries.size() == 1 && core_->receive_fast(deliveries[0])) return std::size_t{1};
   Errc code = Errc::ok;
   const std::size_t count = core_->receive(deliveries, timeout, stop, code);
-  if (code != Errc::ok) return tl::unexpected(Error{code});
+  if (code != Errc::ok) return tl::unexpected(core_->error_of(code));
   return count;
 }
 

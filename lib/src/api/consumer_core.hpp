@@ -34,6 +34,14 @@ class ConsumerCore {
   std::size_t receive(std::span<Delivery> deliveries, std::chrono::nanoseconds timeout,
                       const std::stop_token& stop, Errc& code) noexcept;
 
+  /// What a receive that failed with `code` has to say.
+  Error error_of(Errc code) {
+    if (code == Errc::corrupt) {
+      if (auto error = reader_.take_past_error()) return std::move(*error);
+    }
+    return Error{code};
+  }
+
   Settlement ack(Delivery& delivery) noexcept;
   Settlement ack(Delivery& delivery, const AckOptions& options) noexcept;
   Settlement ack_through(Seq seq) noexcept;

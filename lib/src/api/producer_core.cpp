@@ -9,6 +9,7 @@
 
 #include "api/readiness.hpp"
 #include "base/clock.hpp"
+#include "queue/head.hpp"
 #include "queue/shared_group.hpp"
 
 namespace shmq::detail {
@@ -113,7 +114,13 @@ Errc ProducerCore::make_room(bool for_arena, const PublishOptions& options, Bloc
                              int& attempts) noexcept {
   const std::uint32_t self = participation_.entry_number();
   // What a dead producer left open may be what is missing, and what one consumer holds.
-  const bool waits = overflow_ == Overflow::block && options.timeout.count() > 0;
+  const bool is_spilling = overflow_ == Overflow::spill;
+  // Bounded: the freed chunks may all be pinned, or too scattered for a large message.
+  if (is_spilling && attempts < 256 && queue::spill(*segment_, for_arena)) {
+    ++attempts;
+    return Errc::ok;
+  }
+  const bool waits = (overflow_ == Overflow::block || is_spilling) && options.timeout.count() > 0;
   if (attempts++ == 0) {
     if (for_arena) queue::reclaim_in_passing(*segment_);
     if (!waits) {
@@ -131,7 +138,8 @@ Errc ProducerCore::make_room(bool for_arena, const PublishOptions& options, Bloc
     case Overflow::drop_oldest:
       return attempts < 256 && queue::drop_oldest(*segment_, self, for_arena) ? Errc::ok
                                                                               : Errc::full;
-    case Overflow::block: break;
+    case Overflow::block:
+    case Overflow::spill: break;
   }
   if (!waits) return Errc::full;
   publisher_.move_hint();

@@ -28,6 +28,9 @@ bool has_room_for_one(const shm::Segment& segment) noexcept {
   std::uint64_t head = refresh_head(segment);
   std::uint64_t reachable = find_tail(segment);
   const std::uint64_t tail = reachable;
+  if (segment.limits().overflow == static_cast<std::uint32_t>(Overflow::spill)) {
+    return tail - std::max(head, std::min(tail, bound_of_head(segment))) < segment.limits().slots;
+  }
   for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
     const std::uint64_t word = sync::load_acquire(segment.group(i).word);
     if (!counts_for_head(word)) continue;

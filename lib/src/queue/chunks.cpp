@@ -236,7 +236,8 @@ bool ProducerChunks::acquire_single(bool outside, std::uint64_t owned_word,
   };
   if (search_all()) return true;
   const bool others_wait =
-      segment_.limits().overflow == static_cast<std::uint32_t>(Overflow::block);
+      segment_.limits().overflow == static_cast<std::uint32_t>(Overflow::block) ||
+      segment_.limits().overflow == static_cast<std::uint32_t>(Overflow::spill);
   if (hint.chunks == 0 || !outside || others_wait) return false;
   hint = {};
   return search_all();

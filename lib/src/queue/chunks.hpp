@@ -91,6 +91,7 @@ class ProducerChunks {
   void prepare_gathering() noexcept;
   [[nodiscard]] bool stragglers_crowd() noexcept;
   void choose_to_empty() noexcept;
+  bool leave_to_journal() noexcept;
   bool gather_stragglers() noexcept;
   std::byte* allocate_gathering(std::uint64_t bytes) noexcept;
   void seal_gathering() noexcept;

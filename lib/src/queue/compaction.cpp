@@ -13,6 +13,7 @@
 // has seen passes.
 #include <algorithm>
 #include <bit>
+#include <shmq/options.hpp>
 
 #include "base/mutant.hpp"
 #include "queue/chunks.hpp"
@@ -111,8 +112,23 @@ void ProducerChunks::choose_to_empty() noexcept {
   }
 }
 
+// On a queue that spills, stragglers on stable storage need no memory at all: their place becomes
+// "in the journal". As with a move, who claims one later reads the place again [T7].
+bool ProducerChunks::leave_to_journal() noexcept {
+  if (segment_.limits().overflow != static_cast<std::uint32_t>(Overflow::spill)) return false;
+  const std::uint64_t bound = bound_of_head(segment_);
+  std::uint64_t left = 0;
+  for_each_straggler(segment_, [&](const StragglerPlace& straggler) {
+    if (straggler.seq >= bound) return;
+    StragglerTable table{segment_, straggler.group};
+    left += table.move_place(straggler.index, straggler.place, shm::ref_in_journal) ? 1 : 0;
+  });
+  return left != 0;
+}
+
 // Empties chunks that only a few small stragglers hold. False: nothing was moved.
 bool ProducerChunks::gather_stragglers() noexcept {
+  if (leave_to_journal()) return true;
   if (gathering_end_ == nullptr) return false;
   choose_to_empty();
   std::uint64_t moved = 0;

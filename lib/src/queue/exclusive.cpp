@@ -44,8 +44,29 @@ bool ExclusiveConsumer::is_still_ours(std::uint64_t seq) const noexcept {
   return is_own(ownership) && floor <= seq && head <= seq;
 }
 
+// Head has passed it, or it is no longer ours. The bytes are private, so nothing can overtake them;
+// whether it was ours to hand out is looked at after, as for all.
+bool ExclusiveConsumer::hand_out_past(std::uint64_t seq, Past::Way way, HandOut& out,
+                                      Fetch& verdict) noexcept {
+  verdict = Fetch::some;
+  if (!is_past(seq) || sync::load_acquire(group_.progress.low) > seq) return false;
+  switch (take_past(seq, way, out)) {
+    case PastLook::found: return true;
+    case PastLook::not_yet: verdict = Fetch::nothing; return false;
+    case PastLook::no_memory: verdict = Fetch::in_flight_limit; return false;
+    case PastLook::failed: break;
+  }
+  // A file may have been removed because somebody else has settled what was in it.
+  if (sync::load_acquire(group_.progress.low) <= seq &&
+      is_own(sync::load_acquire(group_.progress.high))) {
+    verdict = Fetch::past_failed;
+  }
+  return false;
+}
+
 // False: not handed out, and `verdict` says why if it is not simply "look again".
-bool ExclusiveConsumer::hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict) noexcept {
+bool ExclusiveConsumer::hand_out(std::uint64_t seq, Past::Way way, HandOut& out,
+                                 Fetch& verdict) noexcept {
   if (!sees(seq)) {
     verdict = Fetch::nothing;
     return false;
@@ -53,12 +74,14 @@ bool ExclusiveConsumer::hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict
   std::uint64_t offset = 0;
   switch (look_at_slot(slots_[seq & (slot_count_ - 1)], seq, offset)) {
     case SlotLook::not_yet: verdict = Fetch::nothing; return false;
-    case SlotLook::lapped: verdict = Fetch::some; return false;  // dropped, or no longer ours
+    // Dropped, no longer ours, or spilled.
+    case SlotLook::lapped: return hand_out_past(seq, way, out, verdict);
     case SlotLook::there: break;
   }
   RecordView record;
   const bool plausible = view_record(arena_, arena_bytes_, offset, seq, record);
   if (SHMQ_UNLIKELY(!plausible)) {
+    if (is_past(seq)) return hand_out_past(seq, way, out, verdict);
     // Wrong bytes are corruption only if the message must still be there.
     verdict = is_still_ours(seq) ? Fetch::corrupt : Fetch::some;
     return false;
@@ -72,11 +95,11 @@ bool ExclusiveConsumer::hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict
       const bool copied = valid && copy_record(record, seq, out);
       pins_.clear_momentary();
       if (valid && !copied) verdict = Fetch::in_flight_limit;  // no memory for a copy
-      return copied;
+      return copied || (!valid && hand_out_past(seq, way, out, verdict));
     }
     if (!valid) {
       pins_.clear_idle();  // it protects nothing, and must not seem to
-      return false;
+      return hand_out_past(seq, way, out, verdict);
     }
   }
   pins_.add_deliveries(1);
@@ -125,7 +148,7 @@ Fetch ExclusiveConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& 
       const std::size_t usual = hand_out_usual(seq, out + count, limit - (seq - next_));
       seq += usual;
       count += usual;
-      if (seq - next_ == limit || !hand_out(seq, out[count], verdict)) break;
+      if (seq - next_ == limit || !hand_out(seq, Past::Way::onward, out[count], verdict)) break;
       ++seq;
       ++count;
     }
@@ -174,8 +197,10 @@ bool ExclusiveConsumer::fetch_returned(HandOut* out, std::size_t capacity, std::
       verdict = Fetch::nothing;
       return false;
     }
-    if (!hand_out(seq, out[count], verdict)) {
-      if (verdict == Fetch::nothing) verdict = Fetch::corrupt;  // it was handed out once
+    if (!hand_out(seq, Past::Way::back, out[count], verdict)) {
+      if (verdict == Fetch::nothing && !is_past(seq)) {
+        verdict = Fetch::corrupt;  // it was handed out once
+      }
       return false;
     }
     lease.state = LeaseState::leased;
@@ -213,7 +238,9 @@ bool ExclusiveConsumer::may_have_some() const noexcept {
   if (owner != self_) return owner == shm::owner_none;
   const std::uint64_t next = (sync::load_acquire(group_.next_hint) & ((1ULL << 48) - 1));
   const std::uint64_t stamp = sync::load_acquire(slots_[next & (slot_count_ - 1)].low);
+  const std::uint64_t floor = sync::load_acquire(group_.progress.low);
   return ((stamp & ((1ULL << 48) - 1)) == next && may_see(stamp)) ||
+         is_past(floor + ((next - floor) & ((1ULL << 48) - 1))) ||
          sync::load_relaxed(group_.returned_count) != 0;
 }
 

@@ -128,7 +128,8 @@ class ExclusiveConsumer : public Reader {
                                               (next_ & shm::next_hint_seq_mask));
   }
   std::size_t hand_out_usual(std::uint64_t seq, HandOut* out, std::size_t limit) noexcept;
-  bool hand_out(std::uint64_t seq, HandOut& out, Fetch& verdict) noexcept;
+  bool hand_out(std::uint64_t seq, Past::Way way, HandOut& out, Fetch& verdict) noexcept;
+  bool hand_out_past(std::uint64_t seq, Past::Way way, HandOut& out, Fetch& verdict) noexcept;
   bool is_still_ours(std::uint64_t seq) const noexcept;
   bool fetch_returned(HandOut* out, std::size_t capacity, std::size_t& count,
                       Fetch& verdict) noexcept;

@@ -45,6 +45,56 @@ std::uint64_t refresh_head(const shm::Segment& segment) noexcept {
   return read_head(segment);
 }
 
+namespace {
+
+// Slots: an eighth of the ring, so that the cost is spread, and groups close behind stay in it.
+std::uint64_t spill_target_for_slots(const shm::Segment& segment, std::uint64_t head) noexcept {
+  return head + std::max<std::uint64_t>(1, segment.limits().slots / 8);
+}
+
+// Chunks: up to the last seq of each of the oldest ones that nobody holds, an eighth of the arena.
+// The same value: none of them ends below `bound`.
+std::uint64_t spill_target_for_arena(const shm::Segment& segment, std::uint64_t head,
+                                     std::uint64_t bound) noexcept {
+  const std::uint32_t chunks = segment.limits().chunks;
+  const std::uint32_t wanted = std::max(1U, chunks / 8);
+  std::uint64_t target = head;
+  // In rounds, each of which takes the next oldest one: no memory is needed for it.
+  for (std::uint32_t found = 0; found < wanted; ++found) {
+    std::uint64_t oldest = ~std::uint64_t{0};
+    for (std::uint32_t i = 0; i < chunks; ++i) {
+      const sync::Word16 chunk = sync::read_halves(segment.chunk(i));
+      if (shm::chunk_state(chunk.high) != shm::ChunkState::sealed || chunk.low < target) continue;
+      oldest = std::min(oldest, chunk.low);
+    }
+    if (oldest >= bound) break;
+    target = oldest + 1;
+  }
+  return target;
+}
+
+}  // namespace
+
+bool spill(const shm::Segment& segment, bool for_arena) noexcept {
+  shm::Control& control = segment.control();
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    const sync::Word16 seen = sync::read_halves(control.head);
+    // [H3] as above: what is copied for the disk may be overwritten.
+    const std::uint64_t bound = base::mutant(103) ? find_tail(segment) : bound_of_head(segment);
+    const std::uint64_t target = for_arena
+                                     ? spill_target_for_arena(segment, seen.low, bound)
+                                     : std::min(spill_target_for_slots(segment, seen.low), bound);
+    if (static_cast<std::int64_t>(target - seen.low) <= 0) return false;
+    SHMQ_CRASH_POINT("spill.before_cas");
+    // [H4] seq_cst, as H2: fails if a group was born or removed, or head was moved, meanwhile. A
+    // birth that comes after begins at or above the head that this leaves. A full barrier: whoever
+    // takes a slot or a chunk after it looks at pins and stragglers after it, and whoever pinned or
+    // set aside without seeing it is seen there (see past.hpp).
+    if (sync::compare_and_swap(control.head, seen, {target, seen.high})) return true;
+  }
+  return true;  // others move it: look again
+}
+
 std::uint64_t find_tail(const shm::Segment& segment) noexcept {
   const std::uint64_t slots = segment.limits().slots;
   const sync::Word16* ring = segment.slots();

@@ -25,7 +25,12 @@ namespace shmq::queue {
 class Pins {
  public:
   static constexpr std::uint32_t none = ~0U;
-  static constexpr std::uint32_t private_copy = 0xfe;  // no pin: the bytes are the process's own
+  // No pin: the bytes are the process's own.
+  static constexpr std::uint32_t first_private = 0xfc;
+  static constexpr std::uint32_t no_bytes = 0xfc;      // of a seq without a message
+  static constexpr std::uint32_t of_batch = 0xfd;      // in a batch of the journal (past.hpp)
+  static constexpr std::uint32_t private_copy = 0xfe;  // in a copy of the message alone
+  static constexpr bool is_private(std::uint32_t pin) noexcept { return pin >= first_private; }
 
   Pins(const shm::Segment& segment, std::uint32_t entry_number, std::uint64_t generation) noexcept
       : segment_(segment), entry_(segment.participant(entry_number)), generation_(generation) {}

@@ -24,6 +24,28 @@ bool Reader::copy_record(const RecordView& record, std::uint64_t seq, HandOut& o
   return true;
 }
 
-void free_copy(const std::byte* record) noexcept { std::free(const_cast<std::byte*>(record)); }
+PastLook Reader::take_past(std::uint64_t seq, Past::Way way, HandOut& out) noexcept {
+  PastMessage message;
+  const PastLook look = past_->find(seq, way, message);
+  if (look != PastLook::found) return look;
+  out.seq = seq;
+  out.payload_offset =
+      reinterpret_cast<std::uintptr_t>(message.payload) - reinterpret_cast<std::uintptr_t>(arena_);
+  out.payload_bytes = message.payload_bytes;
+  out.head_bytes = message.head_bytes;
+  out.hand_outs = 1;
+  out.failures = 0;
+  switch (message.memory) {
+    case PastMessage::Memory::none: out.pin = Pins::no_bytes; break;
+    case PastMessage::Memory::batch: out.pin = Pins::of_batch; break;
+    case PastMessage::Memory::copy: out.pin = Pins::private_copy; break;
+  }
+  return look;
+}
+
+void free_private(std::uint32_t pin, const std::byte* record) noexcept {
+  if (pin == Pins::private_copy) std::free(const_cast<std::byte*>(record));
+  if (pin == Pins::of_batch) Past::release(record);
+}
 
 }  // namespace shmq::queue

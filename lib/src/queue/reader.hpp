@@ -5,8 +5,10 @@
 
 #include <bit>
 #include <cstdint>
+#include <memory>
 
 #include "base/mutant.hpp"
+#include "queue/past.hpp"
 #include "queue/pins.hpp"
 #include "queue/record_view.hpp"
 #include "shm/segment.hpp"
@@ -32,10 +34,11 @@ enum class Fetch : std::uint8_t {
   in_flight_limit,  // the caller, or the group, holds too much
   removed,          // the group is gone
   corrupt,
+  past_failed,  // what is needed is in the journal, and cannot be read: Reader::take_past_error
 };
 
-/// Frees what Reader::copy_record made.
-void free_copy(const std::byte* record) noexcept;
+/// Frees bytes that are the process's own, as `pin` says.
+void free_private(std::uint32_t pin, const std::byte* record) noexcept;
 
 class Reader {
  public:
@@ -46,11 +49,15 @@ class Reader {
   }
   /// The tick that was read last; 0 if none was.
   [[nodiscard]] std::uint32_t last_tick() const noexcept { return last_tick_; }
+  /// Why the journal could not be read, once.
+  std::optional<Error> take_past_error() {
+    return past_ != nullptr ? past_->take_error() : std::nullopt;
+  }
   /// The bytes of a hand-out are no longer needed.
   void release_bytes(std::uint32_t pin, const std::byte* payload,
                      std::uint32_t head_bytes) noexcept {
-    if (SHMQ_UNLIKELY(pin == Pins::private_copy)) {
-      free_copy(payload - head_bytes);
+    if (SHMQ_UNLIKELY(Pins::is_private(pin))) {
+      free_private(pin, payload - head_bytes);
     } else {
       pins_.drop_delivery(pin);
     }
@@ -69,6 +76,8 @@ class Reader {
                        ? &segment.mark()->watermark
                        : nullptr),
         visible_end_(watermark_ != nullptr ? 0 : ~std::uint64_t{0}),
+        head_(segment.control().head.low),
+        past_(segment.limits().durable != 0 ? std::make_unique<Past>(segment) : nullptr),
         pins_(segment, self - 1, generation) {}
 
   [[nodiscard]] const sync::Word16& slot_of(std::uint64_t seq) const noexcept {
@@ -135,6 +144,31 @@ class Reader {
   /// memory.
   bool copy_record(const RecordView& record, std::uint64_t seq, HandOut& out) const noexcept;
 
+  /// Has head passed it, so that it is to be read from the journal? Only durable queues have groups
+  /// behind head.
+  [[nodiscard]] bool is_past(std::uint64_t seq) const noexcept {
+    // [H0] acquire, as in read_head.
+    return past_ != nullptr && static_cast<std::int64_t>(sync::load_acquire(head_) - seq) > 0;
+  }
+  /// After the record's chunk was pinned: was that too late? (past.hpp, the pin rule.) Where head
+  /// cannot pass an unsettled message the claim proves that it was not.
+  [[nodiscard]] bool pinned_too_late(std::uint64_t seq) const noexcept {
+    if (SHMQ_LIKELY(past_ == nullptr)) return false;
+    // [C6] full fence, pairs with K0: the pin first, then the look at head.
+    sync::full_fence();
+    return is_past(seq) && !base::mutant(101);
+  }
+  /// A pin that was set too late protects nothing, and must not seem to.
+  void undo_pin(bool keeps_pin) noexcept {
+    if (keeps_pin) {
+      pins_.clear_idle();
+    } else {
+      pins_.clear_momentary();
+    }
+  }
+  /// The message from the journal.
+  PastLook take_past(std::uint64_t seq, Past::Way way, HandOut& out) noexcept;
+
   const sync::Word16* const slots_;
   const std::uint64_t slot_count_;
   const std::byte* const arena_;
@@ -145,6 +179,8 @@ class Reader {
   const std::uint64_t* const watermark_;  // null: everything published is seen
   std::uint64_t visible_end_;             // at most the watermark
   std::uint32_t last_tick_ = 0;
+  const std::uint64_t& head_;
+  std::unique_ptr<Past> past_;  // null: a transient queue
   Pins pins_;
 };
 

@@ -71,13 +71,19 @@ SharedConsumer::Claim SharedConsumer::claim_next(std::uint64_t seq, HandOut& out
   if (seen.low != seq - window_entries_) return Claim::gone;
   RecordView record;
   if (!view_record(arena_, arena_bytes_, offset, seq, record)) {
+    if (is_past(seq)) return Claim::past;
     // Wrong bytes are corruption only if the message is still there.
     return sync::load_acquire(entry.low) == seen.low && group_.floor() <= seq ? Claim::corrupt
                                                                               : Claim::gone;
   }
   SHMQ_CRASH_POINT("claim.before_pin");
-  const bool keeps_pin = SHMQ_LIKELY(pinned(record)) || pin(record) || base::mutant(20);
+  const bool was_pinned = SHMQ_LIKELY(pinned(record));
+  const bool keeps_pin = was_pinned || pin(record) || base::mutant(20);
   SHMQ_CRASH_POINT("claim.pinned");
+  if (!was_pinned && SHMQ_UNLIKELY(pinned_too_late(seq))) {
+    undo_pin(keeps_pin);
+    return Claim::past;
+  }
   // [L1] seq_cst: ours, if nobody claimed or dropped it; a full barrier after the pin [C1], so that
   // who frees the chunk later sees the pin.
   if (!sync::compare_and_swap(entry, seen, {seq, fresh_lease()})) {
@@ -88,6 +94,34 @@ SharedConsumer::Claim SharedConsumer::claim_next(std::uint64_t seq, HandOut& out
   const Claim kept = keep(record, seq, keeps_pin, out);
   if (kept != Claim::claimed) put_back(seq, 1);
   return kept;
+}
+
+// Reads it first, so that what cannot be read is not claimed. `out` then holds private bytes.
+SharedConsumer::Claim SharedConsumer::take_to_claim(std::uint64_t seq, Past::Way way,
+                                                    HandOut& out) noexcept {
+  switch (take_past(seq, way, out)) {
+    case PastLook::found: return Claim::claimed;
+    case PastLook::no_memory: return Claim::no_memory;
+    case PastLook::not_yet:
+    case PastLook::failed: break;
+  }
+  return Claim::past_failed;
+}
+
+// As claim_next, of a message that head has passed.
+SharedConsumer::Claim SharedConsumer::claim_past(std::uint64_t seq, HandOut& out) noexcept {
+  sync::Word16& entry = group_.window(seq);
+  const sync::Word16 seen = sync::read_halves(entry);
+  if (seen.low != seq - window_entries_) return Claim::gone;
+  if (const Claim taken = take_to_claim(seq, Past::Way::onward, out); taken != Claim::claimed) {
+    // A file may have been removed because others have settled what was in it.
+    return sync::load_acquire(entry.low) == seen.low && group_.floor() <= seq ? taken : Claim::gone;
+  }
+  SHMQ_CRASH_POINT("claim.past");
+  // [L1] seq_cst, as in claim_next.
+  if (sync::compare_and_swap(entry, seen, {seq, fresh_lease()})) return Claim::claimed;
+  let_go(out);
+  return Claim::gone;
 }
 
 Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& count) noexcept {
@@ -120,7 +154,10 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
     const SlotLook look = look_at_slot(slot_of(seq), seq, offset);
     if (look == SlotLook::not_yet || (look == SlotLook::there && !sees(seq))) break;
     const std::uint64_t claimed_as = sync::load_acquire(group_.window(seq).low);
-    if (look == SlotLook::lapped || static_cast<std::int64_t>(claimed_as - seq) > 0) {
+    const bool is_spilled = look == SlotLook::lapped &&
+                            static_cast<std::int64_t>(claimed_as - seq) <= 0 && is_past(seq);
+    if ((look == SlotLook::lapped && !is_spilled) ||
+        static_cast<std::int64_t>(claimed_as - seq) > 0) {
       // Passed by the floor.
       floor_seen_ = group_.floor();
       if (floor_seen_ <= seq) ++stalls;  // not yet, or the segment is damaged
@@ -131,7 +168,9 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
       skip_claimed();
       continue;
     }
-    switch (claim_next(seq, out[count])) {
+    Claim claim = is_spilled ? Claim::past : claim_next(seq, out[count]);
+    if (SHMQ_UNLIKELY(claim == Claim::past)) claim = claim_past(seq, out[count]);
+    switch (claim) {
       case Claim::claimed:
         held_.add(seq, 1);
         ++count;
@@ -140,6 +179,8 @@ Fetch SharedConsumer::fetch(HandOut* out, std::size_t capacity, std::size_t& cou
       case Claim::gone: ++stalls; continue;  // somebody was faster: look at it again
       case Claim::no_memory: verdict = Fetch::in_flight_limit; break;
       case Claim::corrupt: verdict = Fetch::corrupt; break;
+      case Claim::past:
+      case Claim::past_failed: verdict = Fetch::past_failed; break;
     }
     break;
   }
@@ -317,6 +358,8 @@ bool SharedConsumer::fetch_due(HandOut* out, std::size_t capacity, std::size_t& 
         case Claim::gone: continue;
         case Claim::no_memory: verdict = Fetch::in_flight_limit; return false;
         case Claim::corrupt: verdict = Fetch::corrupt; return false;
+        case Claim::past:
+        case Claim::past_failed: verdict = Fetch::past_failed; return false;
       }
       if (suspect) return false;
     }
@@ -335,8 +378,9 @@ SharedConsumer::Claim SharedConsumer::claim_again(const Candidate& candidate,
   lease.owner = self_;
   if (!base::mutant(36)) lease.hand_outs = std::min(lease.hand_outs + 1, 0xffffU);
   lease.deadline = lease_deadline(lease_ticks_);
-  const Claim claim = candidate.index == in_window ? claim_in_window(candidate, lease, out)
-                                                   : claim_in_table(candidate, lease, out);
+  Claim claim = candidate.index == in_window ? claim_again_in_window(candidate, lease, out)
+                                             : claim_in_table(candidate, lease, out);
+  if (SHMQ_UNLIKELY(claim == Claim::past)) claim = claim_again_past(candidate, lease, out);
   if (claim != Claim::claimed) return claim;
   out.hand_outs = static_cast<std::uint16_t>(lease.hand_outs);
   out.failures = static_cast<std::uint8_t>(lease.failures);
@@ -344,19 +388,45 @@ SharedConsumer::Claim SharedConsumer::claim_again(const Candidate& candidate,
   return claim;
 }
 
-SharedConsumer::Claim SharedConsumer::claim_in_window(const Candidate& candidate, Lease lease,
-                                                      HandOut& out) noexcept {
+// As it is in its window entry or its table entry: neither depends on where the bytes are.
+SharedConsumer::Claim SharedConsumer::claim_again_past(const Candidate& candidate, Lease lease,
+                                                       HandOut& out) noexcept {
+  const sync::Word16 seen{candidate.seq, candidate.lease_word};
+  if (const Claim taken = take_to_claim(candidate.seq, Past::Way::back, out);
+      taken != Claim::claimed) {
+    const sync::Word16 now = candidate.index == in_window
+                                 ? sync::read_halves(group_.window(candidate.seq))
+                                 : group_.table().read(candidate.index);
+    return now == seen ? taken : Claim::gone;
+  }
+  SHMQ_CRASH_POINT("claim_again.past");
+  // [L2], [T4] seq_cst: from exactly the lease that ended or was given back.
+  if (replace(candidate.index, seen, lease)) return Claim::claimed;
+  let_go(out);
+  return Claim::gone;
+}
+
+SharedConsumer::Claim SharedConsumer::claim_again_in_window(const Candidate& candidate, Lease lease,
+                                                            HandOut& out) noexcept {
   const std::uint64_t seq = candidate.seq;
   sync::Word16& entry = group_.window(seq);
   std::uint64_t offset = 0;
-  if (look_at_slot(slot_of(seq), seq, offset) != SlotLook::there) return Claim::gone;
+  if (look_at_slot(slot_of(seq), seq, offset) != SlotLook::there) {
+    return is_past(seq) ? Claim::past : Claim::gone;
+  }
   const sync::Word16 seen{seq, candidate.lease_word};
   RecordView record;
   if (!view_record(arena_, arena_bytes_, offset, seq, record)) {
+    if (is_past(seq)) return Claim::past;
     return sync::read_halves(entry) == seen ? Claim::corrupt : Claim::gone;
   }
-  const bool keeps_pin = pinned(record) || pin(record);
+  const bool was_pinned = pinned(record);
+  const bool keeps_pin = was_pinned || pin(record);
   SHMQ_CRASH_POINT("claim_again.pinned");
+  if (!was_pinned && SHMQ_UNLIKELY(pinned_too_late(seq))) {
+    undo_pin(keeps_pin);
+    return Claim::past;
+  }
   // [L2] seq_cst: as L1, from exactly the lease that ended or was given back.
   if (!sync::compare_and_swap(entry, seen, {seq, shm::pack(lease)})) {
     if (!keeps_pin) pins_.clear_momentary();
@@ -373,6 +443,10 @@ SharedConsumer::Claim SharedConsumer::claim_in_table(const Candidate& candidate,
   StragglerTable& table = group_.table();
   const sync::Word16 seen{seq, candidate.lease_word};
   std::uint64_t place = table.place(candidate.index);
+  // Never moved again: compaction moves what lies in the arena.
+  if (past_ != nullptr && (place & shm::ref_mask) == shm::ref_in_journal) {
+    return table.read(candidate.index) == seen ? Claim::past : Claim::gone;
+  }
   bool claimed = false;
   for (int attempt = 0; attempt < 64; ++attempt) {
     RecordView record;
@@ -413,6 +487,12 @@ SharedConsumer::Claim SharedConsumer::claim_in_table(const Candidate& candidate,
       return table.read(candidate.index).low == seq ? Claim::corrupt : Claim::gone;
     }
     place = now_at;
+    if (past_ != nullptr && (place & shm::ref_mask) == shm::ref_in_journal) {
+      // Left to the journal meanwhile; it stays ours.
+      const Claim taken = take_to_claim(seq, Past::Way::back, out);
+      if (taken != Claim::claimed) put_back(seq, lease.hand_outs);
+      return taken;
+    }
   }
   put_back(seq, lease.hand_outs);
   return Claim::gone;
@@ -448,7 +528,7 @@ bool SharedConsumer::may_have_some() const noexcept {
   const std::uint64_t next = group_.first_unclaimed(sync::load_acquire(entry_.next_hint));
   // As much is in flight as may be: until something is settled.
   if (next - group_.floor() >= window_entries_ && group_.table_is_full()) return false;
-  return sync::load_acquire(slot_of(next).low) == next && may_see(next);
+  return is_past(next) || (sync::load_acquire(slot_of(next).low) == next && may_see(next));
 }
 
 }  // namespace shmq::queue

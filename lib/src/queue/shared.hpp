@@ -12,7 +12,8 @@
 //     message was not settled then, so head had not passed it and whoever wants the chunk sees the
 //     pin. The record's place is read before the CAS from the slot, which stays while the message
 //     is not settled; in the table it is read again after it, since a producer may have moved the
-//     record.
+//     record. On a durable queue head may have passed an unsettled message: there a pin is looked
+//     at again before the CAS (past.hpp, the pin rule), and what is past is read before it.
 //  2. After the claim the group is looked at again: a removed group holds nothing back.
 //  3. next is a private guess: no seq below it is unclaimed. Seqs are claimed in order, so whoever
 //  finds
@@ -126,7 +127,8 @@ class SharedConsumer : public Reader {
   };
   static constexpr std::uint32_t in_window = ~0U;
   static constexpr std::uint32_t candidates_max = 256;
-  enum class Claim : std::uint8_t { claimed, gone, no_memory, corrupt };
+  // past: head has passed it, so that it is to be read from the journal.
+  enum class Claim : std::uint8_t { claimed, gone, no_memory, corrupt, past, past_failed };
 
   [[nodiscard]] bool group_is_gone() const noexcept {
     // [L0] acquire, after the claim's full barrier: while the group is there, what was claimed
@@ -161,8 +163,11 @@ class SharedConsumer : public Reader {
   }
 
   Claim claim_next(std::uint64_t seq, HandOut& out) noexcept;
+  Claim claim_past(std::uint64_t seq, HandOut& out) noexcept;
+  Claim take_to_claim(std::uint64_t seq, Past::Way way, HandOut& out) noexcept;
+  Claim claim_again_in_window(const Candidate& candidate, shm::Lease lease, HandOut& out) noexcept;
+  Claim claim_again_past(const Candidate& candidate, shm::Lease lease, HandOut& out) noexcept;
   Claim claim_again(const Candidate& candidate, HandOut& out) noexcept;
-  Claim claim_in_window(const Candidate& candidate, shm::Lease lease, HandOut& out) noexcept;
   Claim claim_in_table(const Candidate& candidate, shm::Lease lease, HandOut& out) noexcept;
   bool bury(const Candidate& candidate, shm::Lease lease) noexcept;
   Claim keep(const RecordView& record, std::uint64_t seq, bool keeps_pin, HandOut& out) noexcept;

@@ -106,14 +106,22 @@ SharedGroup::Eviction SharedGroup::evict(std::uint64_t seq, std::uint32_t evicto
   }
   std::uint64_t offset = 0;
   const std::uint64_t slots = segment_.limits().slots;
-  if (look_at_slot(segment_.slots()[seq & (slots - 1)], seq, offset) != SlotLook::there) {
-    return Eviction::changed;
-  }
+  const bool may_be_past = segment_.limits().durable != 0;
+  const auto is_past = [&] { return static_cast<std::int64_t>(read_head(segment_) - seq) > 0; };
+  bool in_ring = look_at_slot(segment_.slots()[seq & (slots - 1)], seq, offset) == SlotLook::there;
+  if (!in_ring && !(may_be_past && is_past())) return Eviction::changed;
   const std::uint64_t due = due_tick(lease);
   announce_in_table(due);
   SHMQ_CRASH_POINT("evict.looked");
-  const auto reservation = table_.reserve(seq, lease, offset >> shm::ref_unit_shift, evictor);
+  const auto reservation = table_.reserve(
+      seq, lease, in_ring ? offset >> shm::ref_unit_shift : shm::ref_in_journal, evictor);
   if (!reservation) return Eviction::table_full;
+  if (may_be_past && in_ring) {
+    // [T9] full fence, pairs with K0, as for a pin: the reservation and its place first, then the
+    // look at head. Who judged the chunk to be free before could not see them.
+    sync::full_fence();
+    if (is_past() && !base::mutant(104)) table_.place_in_journal(*reservation);
+  }
   const std::uint64_t moved = shm::moved_word(reservation->index, reservation->generation);
   // [T2] seq_cst: the moment. From exactly the word that was reserved with: an ack, a redelivery or
   // a reclaim since then makes it fail.

@@ -72,6 +72,12 @@ std::optional<StragglerTable::Reservation> StragglerTable::reserve(std::uint64_t
   return std::nullopt;
 }
 
+void StragglerTable::place_in_journal(const Reservation& reservation) noexcept {
+  // relaxed: ours alone until T2 releases it.
+  sync::store_relaxed(entries_[reservation.index].place,
+                      (reservation.generation << 40) | shm::ref_in_journal);
+}
+
 void StragglerTable::raise_reach(std::uint32_t reach) noexcept {
   for (std::uint64_t seen = sync::load_relaxed(group_.straggler_reach);
        seen < reach && !sync::compare_and_swap(group_.straggler_reach, seen, reach);

@@ -10,8 +10,9 @@
 //  1. A reserved entry is nobody's to claim. It becomes live if the window names it, with its
 //     generation; else its evictor cancels it, or reclaim after the evictor's proven death.
 //  2. Who moves the floor over a moved entry makes the table entry live before.
-//  3. An entry that is not free, reserved ones included, holds its chunk back like a pin; the
-//     tables are read before the pins.
+//  3. An entry that is not free, reserved ones included, holds its chunk back like a pin, unless
+//  its
+//     place says that the record is in the journal; the tables are read before the pins.
 //  4. A seq is live in at most one place: the window, or one table entry.
 // Progress: lock-free; a failed CAS means that somebody else settled, claimed or evicted.
 #pragma once
@@ -42,6 +43,8 @@ class StragglerTable {
   /// [T1] Takes a free entry for `seq`. nullopt: the table is full.
   std::optional<Reservation> reserve(std::uint64_t seq, const shm::Lease& lease, std::uint64_t ref,
                                      std::uint32_t evictor) noexcept;
+  /// Before T2, by who reserved it: the record is to be read from the journal.
+  void place_in_journal(const Reservation& reservation) noexcept;
   /// [T3] Makes the entry that a window entry names live, if it is not yet.
   void commit(std::uint64_t seq, std::uint64_t moved_word) noexcept;
   /// [T6] Gives a reservation back that the window does not name.

@@ -80,8 +80,11 @@ std::string check_limits(const Limits& limits) {
     return "max_message_bytes must be at most an eighth of the arena (and at most 2 GiB)";
   }
   if (limits.pins != pins_per_participant) return "unknown number of pins";
-  if (limits.overflow < 1 || limits.overflow > 3) return "unknown overflow policy";
+  if (limits.overflow < 1 || limits.overflow > 4) return "unknown overflow policy";
   if (limits.durable > 1 || limits.visible > 1) return "unknown durability";
+  if (limits.overflow == static_cast<std::uint32_t>(Overflow::spill) && limits.durable == 0) {
+    return "overflow = spill needs a durable queue";
+  }
   if (limits.visible == 1 && limits.durable == 0) {
     return "visible = synced needs a durable queue";
   }

@@ -30,7 +30,7 @@ using sync::Word16;
 
 inline constexpr std::uint64_t segment_magic = 0x31474553514d4853ULL;  // "SHMQSEG1"
 inline constexpr std::uint32_t abi_version = 1;
-inline constexpr std::uint32_t layout_revision = 5;
+inline constexpr std::uint32_t layout_revision = 6;
 inline constexpr std::uint32_t byte_order_mark = 0x01020304;
 inline constexpr std::size_t name_field_bytes = 72;  // 64 and a NUL, kept to a multiple of 8
 inline constexpr std::uint32_t pins_per_participant = 64;
@@ -117,8 +117,10 @@ static_assert(offsetof(Header, checksum) + 8 == sizeof(Header), "the checksum co
 enum class QueueState : std::uint32_t { active = 1, removed = 2 };
 
 struct Control {
-  // {head, epoch}: all seqs below head are settled in every group. w: who needs room, births and
-  // deletions of groups, by CAS; r: all; o: CAS, acquire.
+  // {head, epoch}: what lies below may be overwritten: it is settled in every group, or, on a queue
+  // with Overflow::spill, on stable storage. A group of any durable queue may have its floor below;
+  // it reads the journal until it is past it. w: who needs room, births and deletions of groups, by
+  // CAS; r: all; o: CAS, acquire.
   alignas(128) Word16 head;
   // First seq that may be unpublished; a hint, at most the tail, never beyond it. w: producers; r:
   // all. Dying before the store is harmless.
@@ -414,7 +416,7 @@ struct Straggler {
   Word16 lease;
   // The next two: w: the evictor between its reservation and the CAS on the window; then nobody
   // but, for the place, a compacting producer by CAS; r: who found the entry; o: the window's CAS.
-  std::uint64_t place;       // {generation 24, ref 40 as in a slot}
+  std::uint64_t place;       // {generation 24, ref 40 as in a slot; ~0: it is in the journal}
   std::uint64_t generation;  // of this use of the entry, 29 bits
   std::uint64_t deadline;    // what the lease word's deadline will be once it is no longer reserved
   std::uint64_t key_hash;    // key-shared groups; 0: no key
@@ -432,6 +434,7 @@ inline constexpr std::uint32_t stragglers_per_bucket = 8;
 inline constexpr unsigned ref_unit_shift = 4;
 inline constexpr std::uint64_t record_alignment = 1ULL << ref_unit_shift;
 inline constexpr std::uint64_t ref_mask = (1ULL << 40) - 1;
+inline constexpr std::uint64_t ref_in_journal = ref_mask;  // beyond any arena; stragglers only
 
 enum RecordFlags : std::uint16_t {
   record_has_publish_time = 1,  // u64 CLOCK_REALTIME ns
@@ -489,6 +492,7 @@ inline constexpr std::uint64_t lock_byte_participant_0 = 16;  // entry n: this +
 inline constexpr std::uint64_t mark_magic = 0x314b524d514d4853ULL;  // "SHMQMRK1"
 
 inline constexpr std::size_t mark_path_words = 14;  // sockaddr_un takes 108 bytes
+inline constexpr std::size_t mark_journal_words = 64;
 
 enum class DaemonState : std::uint32_t {
   starting = 1,  // nothing was promised in this epoch yet
@@ -526,8 +530,11 @@ struct Mark {
   // The daemon's doorbell socket, NUL-terminated; words, so that a reader that meets the daemon's
   // start sees a mix of two paths at worst, which leads nowhere. w: daemon, at its start.
   alignas(128) std::uint64_t doorbell_path[mark_path_words];
+  // The directory with the journal's files, in the same form. Empty: its path is too long.
+  alignas(128) std::uint64_t journal_path[mark_journal_words];
 };
-static_assert(offsetof(Mark, watermark) == 128 && sizeof(Mark) == 384);
+static_assert(offsetof(Mark, watermark) == 128 && offsetof(Mark, journal_path) == 384);
+static_assert(sizeof(Mark) == 896);
 
 /// Of every size and offset above, so that a forgotten layout_revision is noticed.
 constexpr std::uint64_t compute_layout_hash() noexcept {
@@ -558,6 +565,7 @@ constexpr std::uint64_t compute_layout_hash() noexcept {
                                     sizeof(Word16),
                                     sizeof(Mark),
                                     offsetof(Mark, watermark),
+                                    offsetof(Mark, journal_path),
                                     std::uint64_t{pins_per_participant}}) {
     hash = (hash ^ value) * 0x100000001b3ULL;
   }

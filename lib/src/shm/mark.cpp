@@ -142,6 +142,17 @@ Result<Mapping> open_mark(const MarkIdentity& identity, const std::vector<uid_t>
   return std::move(*mapping);
 }
 
+std::string journal_directory(const Mark& mark) {
+  std::uint64_t words[mark_journal_words];
+  for (std::size_t i = 0; i < mark_journal_words; ++i) {
+    words[i] = sync::load_acquire(mark.journal_path[i]);
+  }
+  char text[sizeof(words)];
+  std::memcpy(text, words, sizeof(words));
+  text[sizeof(text) - 1] = '\0';
+  return text;
+}
+
 Result<MarkWriter> MarkWriter::open(const Segment& segment) {
   const std::string what = segment.describe("write the watermark of");
   MarkIdentity identity{.name_space = segment.name_space(), .queue = segment.queue()};
@@ -210,6 +221,14 @@ void MarkWriter::set_doorbell(const std::string& path) noexcept {
   if (path.size() < sizeof(words)) std::memcpy(words, path.data(), path.size());
   for (std::size_t i = 0; i < mark_path_words; ++i) {
     sync::store_release(mark_->doorbell_path[i], words[i]);
+  }
+}
+
+void MarkWriter::set_journal(const std::string& directory) noexcept {
+  std::uint64_t words[mark_journal_words] = {};
+  if (directory.size() < sizeof(words)) std::memcpy(words, directory.data(), directory.size());
+  for (std::size_t i = 0; i < mark_journal_words; ++i) {
+    sync::store_release(mark_->journal_path[i], words[i]);
   }
 }
 

@@ -35,6 +35,9 @@ struct MarkIdentity {
 Result<Mapping> open_mark(const MarkIdentity& identity, const std::vector<uid_t>& trusted_owners,
                           const std::string& what);
 
+/// The directory of the journal, from a private copy; empty: the daemon has not said it.
+std::string journal_directory(const Mark& mark);
+
 /// What is told to everybody at once.
 struct MarkProgress {
   std::uint64_t watermark = 0;
@@ -61,6 +64,8 @@ class MarkWriter {
   void set_first_retained(std::uint64_t seq) noexcept;
   /// Where the daemon hears the doorbell; a path that is too long leaves it without one.
   void set_doorbell(const std::string& path) noexcept;
+  /// Where the journal's files are; a path that is too long leaves clients without it.
+  void set_journal(const std::string& directory) noexcept;
 
   [[nodiscard]] const Mark& mark() const noexcept { return *mark_; }
 
