@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "daemon/control/requests.hpp"
 
+#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <unistd.h>
@@ -87,7 +88,8 @@ json object_of(const engine::QueueStatus& status) {
   json object{{"name", status.name}, {"state", status.state}};
   if (!status.why.empty()) object["why"] = status.why;
   if (!status.remedy.empty()) object["remedy"] = status.remedy;
-  if (status.state == "refused" || status.state == "recovering") return object;
+  if (status.state == "refused" || status.state == "recovering" || status.state == "restoring")
+    return object;
   object["watermark"] = figures.watermark;
   object["tail"] = figures.tail;
   object["lag"] = figures.tail > figures.watermark ? figures.tail - figures.watermark : 0;
@@ -159,6 +161,27 @@ void Requests::create(const Peer& peer, const std::string& queue, const std::str
                        [reply](const Result<void>& result) { reply(response_of(result)); });
 }
 
+void Requests::restore(const Peer& peer, const std::string& queue, const Reply& reply) {
+  const std::string what = "restore queue '" + queue + "'";
+  const int backup = peer.attachment < 0 ? -1 : ::fcntl(peer.attachment, F_DUPFD_CLOEXEC, 0);
+  if (backup < 0) {
+    return reply(error_response(Error{make_error_code(Errc::invalid_argument), what,
+                                      "no backup came with the request", ""}));
+  }
+  // The backup says whose it was; whose it will be is decided as for a new queue.
+  const auto adjust = [peer, what](QueueOptions& options) -> Result<void> {
+    if (!is_daemons_own(peer)) {
+      options.owner = peer.uid;
+      if (options.owner_group && !is_in_group(peer, *options.owner_group)) {
+        options.owner_group.reset();
+      }
+    }
+    return set_owner(peer, options, what);
+  };
+  engine_.restore_queue(queue, backup, adjust,
+                        [reply](const Result<void>& result) { reply(response_of(result)); });
+}
+
 void Requests::handle(const Peer& peer, const std::string& request, const Reply& reply) {
   const auto fail = [&](Errc code, std::string what, std::string why, std::string remedy) {
     reply(error_response(
@@ -182,13 +205,14 @@ void Requests::handle(const Peer& peer, const std::string& request, const Reply&
   }
   const std::string what = "daemon: " + verb + (queue.empty() ? "" : " queue '" + queue + "'");
   if (verb == verb_status) return reply(status());
-  if (verb == verb_create || verb == verb_remove) {
+  if (verb == verb_create || verb == verb_remove || verb == verb_restore) {
     if (!may_create(peer)) {
       return fail(Errc::no_permission, what,
                   "uid " + std::to_string(peer.uid) +
                       " is neither root nor the daemon's user nor of its create_group",
                   "have its administrator set create_group in shmqd.toml");
     }
+    if (verb == verb_restore) return restore(peer, queue, reply);
     if (verb == verb_create) return create(peer, queue, options, reply);
     return engine_.remove_queue(
         queue, [reply](const Result<void>& result) { reply(response_of(result)); });

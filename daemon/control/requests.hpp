@@ -41,6 +41,7 @@ class Requests {
  private:
   void create(const Peer& peer, const std::string& queue, const std::string& options,
               const Reply& reply);
+  void restore(const Peer& peer, const std::string& queue, const Reply& reply);
   [[nodiscard]] bool may_create(const Peer& peer) const;
 
   engine::Engine& engine_;

@@ -203,6 +203,7 @@ void Server::on_connect() {
                                   .peer = peer,
                                   .deadline_ns = base::clock->monotonic_ns() + options_.request_ns,
                                   .is_asked = false,
+                                  .attachment = -1,
                                   .input = {},
                                   .output = {},
                                   .sent = 0};
@@ -218,10 +219,38 @@ void Server::on_event(std::uint64_t id, std::uint32_t events) {
   if ((events & (EPOLLHUP | EPOLLERR)) != 0) close(id);
 }
 
+// One descriptor may come with a request; more are none of ours.
+ssize_t Server::receive(Connection& connection, char* bytes, std::size_t size) {
+  iovec part{bytes, size};
+  alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))];
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = space;
+  message.msg_controllen = sizeof(space);
+  const ssize_t got = ::recvmsg(connection.descriptor, &message, MSG_CMSG_CLOEXEC);
+  if (got < 0) return got;
+  for (cmsghdr* control = CMSG_FIRSTHDR(&message); control != nullptr;
+       control = CMSG_NXTHDR(&message, control)) {
+    if (control->cmsg_level != SOL_SOCKET || control->cmsg_type != SCM_RIGHTS) continue;
+    const std::size_t count = (control->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (std::size_t i = 0; i < count; ++i) {
+      int descriptor = -1;
+      std::memcpy(&descriptor, CMSG_DATA(control) + i * sizeof(int), sizeof(int));
+      if (connection.attachment < 0) {
+        connection.attachment = descriptor;
+      } else {
+        ::close(descriptor);
+      }
+    }
+  }
+  return got;
+}
+
 void Server::on_input(std::uint64_t id) {
   Connection& connection = connections_.at(id);
   std::array<char, 65536> piece;
-  const ssize_t got = ::recv(connection.descriptor, piece.data(), piece.size(), 0);
+  const ssize_t got = receive(connection, piece.data(), piece.size());
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got <= 0) return close(id);
   connection.input.append(piece.data(), static_cast<std::size_t>(got));
@@ -240,10 +269,12 @@ void Server::on_input(std::uint64_t id) {
   loop_.change(connection.descriptor, 0);      // hang-ups are told even so
   const std::string request = connection.input.substr(length_bytes, length);
   connection.input.clear();
-  const Peer peer = connection.peer;
+  Peer peer = connection.peer;
+  peer.attachment = std::exchange(connection.attachment, -1);
   handler_(peer, request, [liveness = liveness_, id](const std::string& response) {
     if (*liveness != nullptr) (*liveness)->answer(id, response);
   });
+  if (peer.attachment >= 0) ::close(peer.attachment);
 }
 
 void Server::answer(std::uint64_t id, const std::string& response) {
@@ -275,6 +306,7 @@ void Server::close(std::uint64_t id) {
   if (found == connections_.end()) return;
   loop_.unwatch(found->second.descriptor);
   ::close(found->second.descriptor);
+  if (found->second.attachment >= 0) ::close(found->second.attachment);
   connections_.erase(found);
 }
 

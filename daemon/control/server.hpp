@@ -31,6 +31,7 @@ struct Peer {
   pid_t pid = 0;
   uid_t uid = 0;
   gid_t gid = 0;
+  int attachment = -1;  ///< a descriptor that came along; only during the handler's call
 };
 
 /// Sends the response, once; does nothing if the peer has gone. May be kept and called later.
@@ -69,6 +70,7 @@ class Server {
     Peer peer;
     std::uint64_t deadline_ns = 0;  // while reading and while answering; else none
     bool is_asked = false;          // the whole request has come
+    int attachment = -1;
     std::string input;
     std::string output;
     std::size_t sent = 0;
@@ -83,6 +85,7 @@ class Server {
   void on_doorbell();
   void on_event(std::uint64_t id, std::uint32_t events);
   void on_input(std::uint64_t id);
+  static ssize_t receive(Connection& connection, char* bytes, std::size_t size);
   void answer(std::uint64_t id, const std::string& response);
   void on_writable(std::uint64_t id);
   bool make_room(const Peer& peer);

@@ -2,6 +2,7 @@
 #include "daemon/engine/engine.hpp"
 
 #include <fcntl.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,6 +26,7 @@ namespace fs = std::filesystem;
 
 // No queue's name begins with a dot.
 constexpr const char* removed_prefix = ".removed.";
+constexpr const char* restoring_prefix = ".restoring.";
 constexpr std::uint64_t retry_busy_ns = 10'000'000;
 constexpr int files_removed_per_turn = 4;
 // A queue without traffic is looked at for messages so often: within the second in which a `memory`
@@ -82,6 +84,11 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, loop::Loop
 Engine::~Engine() {
   recoverer_.reset();
   maker_.reset();
+  restore_.reset();
+  if (restore_event_ >= 0) {
+    loop_.unwatch(restore_event_);
+    ::close(restore_event_);
+  }
   watches_.clear();
   queues_.clear();
   if (directory_descriptor_ >= 0) ::close(directory_descriptor_);
@@ -128,6 +135,7 @@ Result<void> Engine::take_directory() {
 Result<void> Engine::find_queues() {
   std::error_code code;
   std::map<std::string, std::uint64_t> bytes;
+  std::vector<std::string> cut_short;  // of restores: nobody was told that they had worked
   fs::directory_iterator entries{directory_, code};
   for (; !code && entries != fs::directory_iterator{}; entries.increment(code)) {
     const std::string name = entries->path().filename().string();
@@ -135,6 +143,8 @@ Result<void> Engine::find_queues() {
     if (entries->symlink_status(ignored).type() != fs::file_type::directory) continue;
     if (name.starts_with(removed_prefix)) {
       garbage_.push_back(entries->path().string());
+    } else if (name.starts_with(restoring_prefix)) {
+      cut_short.push_back(entries->path().string());
     } else if (base::is_valid_queue_name(name)) {
       waiting_.push_back({.name = name, .not_before_ns = 0, .why = {}});
       bytes[name] = bytes_in(entries->path());
@@ -157,6 +167,7 @@ Result<void> Engine::find_queues() {
     if (!base::is_valid_queue_name(name) || fs::exists(path_of(name), code)) continue;
     forget_memory(name);
   }
+  garbage_.insert(garbage_.end(), cut_short.begin(), cut_short.end());
   return {};
 }
 
@@ -247,25 +258,44 @@ void Engine::refuse(const std::string& name, const Error& error) {
 
 // --- Creation and removal ----------------------------------------------------------------------
 
+// May a queue of this name be made now?
+Result<void> Engine::check_free(const std::string& name, const std::string& what) const {
+  if (is_draining_) return tl::unexpected{draining(what)};
+  if (!base::is_valid_queue_name(name)) {
+    return tl::unexpected{told(Errc::invalid_name, what, "'" + name + "' is not a valid queue name",
+                               "use [a-z0-9][a-z0-9._-]{0,63}, not ending in .lock or .mark")};
+  }
+  if (const auto refused = refused_.find(name); refused != refused_.end()) {
+    return tl::unexpected{
+        told(Errc::already_exists, what,
+             "a queue of this name exists and is refused: " + refused->second.why(),
+             refused->second.remedy())};
+  }
+  if (restore_ != nullptr && restore_->request().name == name) {
+    return tl::unexpected{
+        told(Errc::already_exists, what, "a queue of this name is being restored", "wait for it")};
+  }
+  std::error_code ignored;
+  if (queues_.contains(name) || fs::exists(fs::symlink_status(path_of(name), ignored))) {
+    return tl::unexpected{told(Errc::already_exists, what, "a queue of this name exists",
+                               "remove it first, or use it as it is with --if-not-exists")};
+  }
+  // A transient one, or what a daemon with another data directory left.
+  const OpenOptions open{.name_space = options_.name_space,
+                         .trusted_owners = options_.trusted_owners};
+  const auto segment = shm::Segment::open(name, open, shm::Authority::daemon);
+  if (segment && (*segment)->limits().durable == 0) {
+    return tl::unexpected{told(Errc::already_exists, what, "a transient queue of this name exists",
+                               "remove it first, or choose another name")};
+  }
+  return {};
+}
+
 void Engine::create_queue(const std::string& name, const QueueOptions& options, Outcome outcome) {
   const std::string what = "create queue '" + name + "'";
   const auto fail = [&](const Error& error) { outcome(tl::unexpected{error}); };
-  if (is_draining_) return fail(draining(what));
-  if (!base::is_valid_queue_name(name)) {
-    return fail(told(Errc::invalid_name, what, "'" + name + "' is not a valid queue name",
-                     "use [a-z0-9][a-z0-9._-]{0,63}, not ending in .lock or .mark"));
-  }
-  if (const auto refused = refused_.find(name); refused != refused_.end()) {
-    return fail(told(Errc::already_exists, what,
-                     "a queue of this name exists and is refused: " + refused->second.why(),
-                     refused->second.remedy()));
-  }
-  std::error_code ignored;
+  if (auto free = check_free(name, what); !free) return fail(free.error());
   const std::string path = path_of(name);
-  if (queues_.contains(name) || fs::exists(fs::symlink_status(path, ignored))) {
-    return fail(told(Errc::already_exists, what, "a queue of this name exists",
-                     "remove it first, or use it as it is with --if-not-exists"));
-  }
   if (auto made = make_directory(path, options); !made) return fail(made.error());
   SHMQ_CRASH_POINT("daemon.directory_made");
   in_creation_.insert(name);
@@ -308,7 +338,10 @@ void Engine::answer_creations() {
   for (auto at = creations_.begin(); at != creations_.end();) {
     const auto queue = queues_.find(at->name);
     const bool is_gone = queue == queues_.end();
-    if (!is_gone && !queue->second->is_served() && !is_drained()) {
+    const bool is_waiting =
+        std::any_of(waiting_.begin(), waiting_.end(),
+                    [&](const Waiting& waiting) { return waiting.name == at->name; });
+    if (is_waiting || (!is_gone && !queue->second->is_served() && !is_drained())) {
       ++at;
       continue;
     }
@@ -316,11 +349,82 @@ void Engine::answer_creations() {
     at = creations_.erase(at);
     if (!is_gone && queue->second->is_served()) {
       creation.outcome({});
+    } else if (const auto refused = refused_.find(creation.name); refused != refused_.end()) {
+      creation.outcome(tl::unexpected{refused->second});
     } else {
       creation.outcome(tl::unexpected{told(Errc::removed, "create queue '" + creation.name + "'",
                                            "it was given up before its journal began", "")});
     }
   }
+}
+
+// --- Restoring -----------------------------------------------------------------------------------
+
+void Engine::restore_queue(const std::string& name, int backup,
+                           std::function<Result<void>(QueueOptions&)> adjust, Outcome outcome) {
+  const std::string what = "restore queue '" + name + "'";
+  const auto fail = [&](const Error& error) {
+    ::close(backup);
+    outcome(tl::unexpected{error});
+  };
+  if (auto free = check_free(name, what); !free) return fail(free.error());
+  if (restore_ != nullptr) {
+    return fail(told(Errc::busy, what, "queue '" + restore_->request().name + "' is being restored",
+                     "try again when that is done"));
+  }
+  if (restore_event_ < 0) {
+    restore_event_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    const auto watched = restore_event_ < 0 ? Result<void>{tl::unexpected{system_error(what)}}
+                                            : loop_.watch(restore_event_, EPOLLIN, [this](auto) {
+                                                std::uint64_t count = 0;
+                                                if (::read(restore_event_, &count, 8) == 8) {
+                                                  finish_restore();
+                                                }
+                                              });
+    if (!watched) return fail(watched.error());
+  }
+  const std::string directory =
+      directory_ + "/" + restoring_prefix + name + ":" + std::to_string(base::clock->realtime_ns());
+  restore_outcome_ = std::move(outcome);
+  restore_ = std::make_unique<RestoreJob>(RestoreRequest{.name_space = options_.name_space,
+                                                         .name = name,
+                                                         .directory = directory,
+                                                         .backup = backup,
+                                                         .adjust = std::move(adjust)},
+                                          [event = restore_event_] {
+                                            const std::uint64_t one = 1;
+                                            if (::write(event, &one, sizeof(one)) != sizeof(one)) {
+                                              // Full: then it is readable already.
+                                            }
+                                          });
+  log_(Level::info, "queue '" + name + "': being restored from a backup");
+}
+
+// The moment of a restore: from the rename on the queue exists.
+void Engine::finish_restore() {
+  if (restore_ == nullptr || !restore_->is_done()) return;
+  const std::unique_ptr<RestoreJob> job = std::move(restore_);
+  const Outcome outcome = std::exchange(restore_outcome_, {});
+  const std::string& name = job->request().name;
+  const std::string what = "restore queue '" + name + "'";
+  const auto fail = [&](const Error& error) {
+    log_(Level::warning, error.message());
+    std::error_code ignored;
+    if (fs::exists(job->request().directory, ignored)) garbage_.push_back(job->request().directory);
+    outcome(tl::unexpected{error});
+  };
+  if (!job->outcome()) return fail(job->outcome().error());
+  // Nobody made one meanwhile: create_queue() asks restore_, which is out of the way now.
+  if (auto free = check_free(name, what); !free) return fail(free.error());
+  SHMQ_CRASH_POINT("daemon.before_restored");
+  if (::rename(job->request().directory.c_str(), path_of(name).c_str()) != 0 ||
+      ::fsync(directory_descriptor_) != 0) {
+    return fail(system_error(what));
+  }
+  // What lies in memory under its name is of a queue that is gone.
+  forget_memory(name);
+  waiting_.push_back({.name = name, .not_before_ns = 0, .why = {}});
+  creations_.push_back({.name = name, .outcome = outcome});
 }
 
 // The moment of a removal: from here on the queue is gone.
@@ -555,6 +659,13 @@ std::vector<QueueStatus> Engine::status() const {
   }
   for (const std::string& name : in_recovery_) {
     all.push_back({.name = name, .state = "recovering", .why = {}, .remedy = {}, .figures = {}});
+  }
+  if (restore_ != nullptr) {
+    all.push_back({.name = restore_->request().name,
+                   .state = "restoring",
+                   .why = std::to_string(restore_->percent()) + " %",
+                   .remedy = {},
+                   .figures = {}});
   }
   for (const Waiting& waiting : waiting_) {
     all.push_back({.name = waiting.name,

@@ -29,6 +29,7 @@
 
 #include "daemon/engine/death_watch.hpp"
 #include "daemon/engine/managed_queue.hpp"
+#include "daemon/engine/restore_job.hpp"
 #include "daemon/io/backend.hpp"
 #include "daemon/loop/helper.hpp"
 #include "daemon/loop/loop.hpp"
@@ -49,7 +50,7 @@ struct EngineOptions {
 
 struct QueueStatus {
   std::string name;
-  std::string state;  ///< "recovering", "ok", "no_space", "degraded", "refused"
+  std::string state;  ///< "restoring", "recovering", "ok", "no_space", "degraded", "refused"
   std::string why;    ///< of all but ok
   std::string remedy;
   QueueFigures figures;
@@ -69,6 +70,10 @@ class Engine {
 
   void create_queue(const std::string& name, const QueueOptions& options, Outcome outcome);
   void remove_queue(const std::string& name, Outcome outcome);
+  /// From a backup; the descriptor is the engine's from here on. `adjust` decides whose the queue
+  /// will be; it is called on another thread. One at a time: else busy.
+  void restore_queue(const std::string& name, int backup,
+                     std::function<Result<void>(QueueOptions&)> adjust, Outcome outcome);
   /// Tries again what failed: degraded queues, queues that are refused.
   void reload();
   void set_timing(std::uint64_t sweep_ns, std::uint64_t spin_ns) noexcept;
@@ -120,7 +125,9 @@ class Engine {
   void on_made(const std::string& name, Outcome outcome, Result<QueueParts> parts);
   void serve(const std::string& name, QueueParts parts);
   void refuse(const std::string& name, const Error& error);
+  Result<void> check_free(const std::string& name, const std::string& what) const;
   void answer_creations();
+  void finish_restore();
   void make_hot(ManagedQueue& queue);
   void sweep(std::uint64_t now_ns);
   void cool_down();
@@ -141,6 +148,9 @@ class Engine {
   std::map<std::string, Error> refused_;
   std::deque<Waiting> waiting_;  // for their recovery
   std::vector<Creation> creations_;
+  std::unique_ptr<RestoreJob> restore_;
+  Outcome restore_outcome_;
+  int restore_event_ = -1;  // written when it has come to an end
   std::vector<ManagedQueue*> hot_;
   std::vector<std::string> garbage_;  // directories of removed queues
   std::uint64_t next_sweep_ns_ = 0;

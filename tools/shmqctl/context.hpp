@@ -72,6 +72,9 @@ void add_publish_command(CLI::App& app, Context& context);
 void add_consume_command(CLI::App& app, Context& context);
 void add_look_commands(CLI::App& app, Context& context);
 void add_journal_commands(CLI::App& app, Context& context);
+void add_backup_commands(CLI::App& app, Context& context);
+/// Of a file that is none of a journal directory.
+int verify_backup(const Context& context, const std::string& file);
 void add_daemon_commands(CLI::App& app, Context& context);
 /// --durability, of publishes and of acks.
 CLI::Option* add_durability(CLI::App& command, shmq::Durability& durability,

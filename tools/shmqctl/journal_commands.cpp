@@ -86,6 +86,9 @@ std::string journal_of(const Context& context, const VerifyArguments& arguments)
 }
 
 int verify(const Context& context, const VerifyArguments& arguments) {
+  if (!arguments.data_dir && std::filesystem::is_regular_file(arguments.target)) {
+    return verify_backup(context, arguments.target);
+  }
   const bool is_directory =
       arguments.target.find('/') != std::string::npos ||
       (!arguments.data_dir && std::filesystem::is_directory(arguments.target));
@@ -112,12 +115,13 @@ int verify(const Context& context, const VerifyArguments& arguments) {
 }
 
 void add_verify(CLI::App& app, Context& context) {
-  CLI::App* command = app.add_subcommand("verify", "check the journal of a queue, read only");
+  CLI::App* command =
+      app.add_subcommand("verify", "check the journal of a queue, or a backup, read only");
   auto arguments = std::make_shared<VerifyArguments>();
   command
       ->add_option("queue", arguments->target,
-                   "a durable queue, or the directory of one queue's journal files")
-      ->type_name("QUEUE|DIR")
+                   "a durable queue, the directory of one queue's journal files, or a backup")
+      ->type_name("QUEUE|DIR|FILE")
       ->required();
   command
       ->add_option("--data-dir", arguments->data_dir,

@@ -83,6 +83,7 @@ int run(int argc, char** argv) {
   add_consume_command(app, context);
   add_look_commands(app, context);
   add_journal_commands(app, context);
+  add_backup_commands(app, context);
   add_daemon_commands(app, context);
   add_monitor_commands(app, context);
   add_doctor_commands(app, context);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <shmq/backlog.hpp>
+#include <shmq/backup.hpp>
 #include <shmq/consumer.hpp>
 #include <shmq/daemon.hpp>
 #include <shmq/error.hpp>

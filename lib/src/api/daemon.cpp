@@ -13,13 +13,14 @@
 namespace shmq {
 namespace {
 
-Result<std::string> call(const DaemonOptions& options, std::string what,
-                         const std::string& request) {
+Result<std::string> call(const DaemonOptions& options, std::string what, const std::string& request,
+                         int attachment = -1) {
   control::Call call{
       .name_space = base::resolve_namespace(options.name_space),
       .runtime_dir = options.runtime_dir,
       .timeout = options.timeout,
       .trusts = [&](uid_t uid) { return shm::is_trusted_owner(uid, options.trusted_owners); },
+      .attachment = attachment,
       .what = std::move(what)};
   if (!base::is_valid_name(call.name_space)) {
     return tl::unexpected(Error{make_error_code(Errc::invalid_name), call.what,
@@ -67,6 +68,12 @@ Result<void> remove_durable(const std::string& name, const OpenOptions& options)
                          .trusted_owners = options.trusted_owners};
   return without_value(
       call(to, "remove queue '" + name + "'", control::make_request(control::verb_remove, name)));
+}
+
+Result<void> restore_durable(const std::string& name, int descriptor,
+                             const DaemonOptions& options) {
+  return without_value(call(options, "restore queue '" + name + "'",
+                            control::make_request(control::verb_restore, name), descriptor));
 }
 
 }  // namespace detail

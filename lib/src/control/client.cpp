@@ -64,7 +64,7 @@ class Connection {
     }
     frame += body;
     for (std::size_t sent = 0; sent < frame.size();) {
-      const ssize_t done = ::send(socket_, frame.data() + sent, frame.size() - sent, MSG_NOSIGNAL);
+      const ssize_t done = send_some(frame, sent);
       if (done >= 0) {
         sent += static_cast<std::size_t>(done);
       } else if (errno == EAGAIN) {
@@ -93,6 +93,25 @@ class Connection {
   }
 
  private:
+  // The descriptor goes with the first byte.
+  ssize_t send_some(std::string& frame, std::size_t sent) const {
+    iovec part{frame.data() + sent, frame.size() - sent};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    alignas(cmsghdr) char space[CMSG_SPACE(sizeof(int))] = {};
+    if (sent == 0 && call_.attachment >= 0) {
+      message.msg_control = space;
+      message.msg_controllen = sizeof(space);
+      cmsghdr* const control = CMSG_FIRSTHDR(&message);
+      control->cmsg_level = SOL_SOCKET;
+      control->cmsg_type = SCM_RIGHTS;
+      control->cmsg_len = CMSG_LEN(sizeof(int));
+      std::memcpy(CMSG_DATA(control), &call_.attachment, sizeof(int));
+    }
+    return ::sendmsg(socket_, &message, MSG_NOSIGNAL);
+  }
+
   // Nobody there: fine, and socket_ stays as it is.
   Result<void> connect_to(const std::string& path) {
     sockaddr_un address{};

@@ -19,7 +19,8 @@ struct Call {
   std::chrono::nanoseconds timeout = std::chrono::seconds{30};
   /// May a daemon of this user be believed?
   std::function<bool(uid_t)> trusts;
-  std::string what;  ///< of the errors: what is attempted, on which name
+  int attachment = -1;  ///< a descriptor that goes with the request
+  std::string what;     ///< of the errors: what is attempted, on which name
 };
 
 /// Waits for the answer; that of a daemon that could do it. Else its error; or daemon_away (nobody

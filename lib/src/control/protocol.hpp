@@ -27,6 +27,8 @@ inline constexpr const char* doorbell_socket_name = "doorbell";
 // configuration; drain and reload always the daemon's user or root.
 inline constexpr const char* verb_create = "create";  // "queue", "options"; answered once it serves
 inline constexpr const char* verb_remove = "remove";  // "queue"; with its journal
+// "queue"; with a descriptor of the backup, sent along (SCM_RIGHTS); answered once it serves
+inline constexpr const char* verb_restore = "restore";
 inline constexpr const char* verb_status = "status";
 inline constexpr const char* verb_reload = "reload";
 inline constexpr const char* verb_drain = "drain";  // flush, close, refuse new queues, end
