@@ -304,6 +304,7 @@ class Restorer {
     options_.max_message_bytes = limits.max_message_bytes;
     options_.groups.clear();
     for (const auto& [uuid, state] : start_.state.groups) {
+      if (was_sought(uuid)) continue;
       const auto text = start_.state.settings.find(uuid);
       if (text == start_.state.settings.end()) return corrupt("a group has no settings");
       auto settings = control::group_settings_from(text_in(text->second), what);
@@ -316,6 +317,24 @@ class Restorer {
       if (group.state.floor > next_) return corrupt("a group is ahead of the messages");
     }
     return {};
+  }
+
+  // A seek was cut short: its new incarnation is on disk, and the end of the old one is not.
+  [[nodiscard]] bool was_sought(const Uuid& uuid) const {
+    const auto read = [this](const Uuid& group) -> std::optional<control::GroupSettings> {
+      const auto text = start_.state.settings.find(group);
+      if (text == start_.state.settings.end()) return std::nullopt;
+      auto settings = control::group_settings_from(text_in(text->second), "");
+      return settings ? std::optional{std::move(*settings)} : std::nullopt;
+    };
+    const auto own = read(uuid);
+    return own && std::any_of(start_.state.groups.begin(), start_.state.groups.end(),
+                              [&](const auto& other) {
+                                if (other.first == uuid) return false;
+                                const auto settings = read(other.first);
+                                return settings && settings->options.name == own->options.name &&
+                                       settings->created_realtime_ns > own->created_realtime_ns;
+                              });
   }
 
   // Seqs that no message ever had. They are settled for every group, and may lie far beyond what a

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shmqctl group create, ls, info, rm.
+// shmqctl group create, ls, info, rm, seek.
 #include <memory>
 
 #include "context.hpp"
@@ -110,10 +110,14 @@ void print_groups(const Context& context, const std::vector<shmq::GroupInfo>& gr
 
 namespace {
 
+constexpr const char* start_words =
+    "earliest, latest, a seq, a time such as 2026-11-25T10:00:00Z, or an age such as -1h";
+
 struct GroupArguments {
   std::string queue;
   shmq::GroupOptions options{.name = {}, .mode = default_group_mode};
   std::optional<std::uint32_t> delivery_limit;
+  shmq::StartAt to{};  // of a seek
   Destructive destructive;
 };
 
@@ -212,6 +216,73 @@ int remove(const Context& context, const GroupArguments& arguments) {
   return exit_ok;
 }
 
+int seek(const Context& context, const GroupArguments& arguments) {
+  const std::string& name = arguments.options.name;
+  shmq::Queue queue = open_queue(
+      context, arguments.queue,
+      arguments.destructive.dry_run ? shmq::Access::observer : shmq::Access::participant);
+  const shmq::GroupInfo group = find_group(queue, arguments.queue, name);
+  const std::string what = "seek in group '" + name + "' of queue '" + arguments.queue + "'";
+  const std::uint64_t to = take(queue.find(arguments.to), what).value;
+  const std::uint64_t tail = queue.stats().tail.value;
+  const std::uint64_t unsettled = group.ready + group.in_flight + group.delayed;
+  const std::uint64_t then = tail > to ? tail - to : 0;
+  const bool is_back = to < group.floor.value;
+  const std::uint64_t moved = is_back ? group.floor.value - to : to - group.floor.value;
+  if (context.json && arguments.destructive.dry_run) {
+    print_json({{"queue", arguments.queue},
+                {"group", name},
+                {"from_seq", group.floor.value},
+                {"to_seq", to},
+                {"unsettled_messages", unsettled},
+                {"messages", then}});
+    return exit_ok;
+  }
+  const std::string deed = "move group '" + name + "' of queue '" + arguments.queue +
+                           "' from seq " + std::to_string(group.floor.value) + " to " +
+                           std::to_string(to) + ", " + std::to_string(moved) + " messages " +
+                           (is_back ? "back" : "on") + ": " + std::to_string(then) +
+                           " messages to be handed out, now " + std::to_string(unsettled);
+  if (!arguments.destructive.confirmed(context, deed)) return exit_ok;
+  const std::uint64_t begun = take(queue.seek_group(name, shmq::StartAt::at({to})), what).value;
+  if (context.json) {
+    print_json({{"queue", arguments.queue},
+                {"group", name},
+                {"from_seq", group.floor.value},
+                {"to_seq", begun},
+                {"messages", then}});
+  } else {
+    print_remark(context, "group '" + name + "' of queue '" + arguments.queue + "' is at seq " +
+                              std::to_string(begun));
+  }
+  return exit_ok;
+}
+
+void add_seek(CLI::App& parent, Context& context) {
+  CLI::App* command =
+      parent.add_subcommand("seek", "move a group to another message; its consumers are told");
+  auto arguments = std::make_shared<GroupArguments>();
+  shmq::StartAt& to = arguments->to;
+  add_names(*command, *arguments);
+  command
+      ->add_option_function<std::string>(
+          "--to",
+          [&to](const std::string& text) {
+            const auto start = parse_start(text);
+            if (!start) {
+              throw CLI::ValidationError("--to", "'" + text + "' is not " + start_words);
+            }
+            to = *start;
+          },
+          "where it goes on")
+      ->type_name("earliest|latest|SEQ|TIME|-AGE")
+      ->required();
+  arguments->destructive.add_to(*command);
+  command->callback([&context, arguments] {
+    context.command = [&context, arguments] { return seek(context, *arguments); };
+  });
+}
+
 void add_create(CLI::App& parent, Context& context) {
   CLI::App* command = parent.add_subcommand("create", "create a group while producers run");
   auto arguments = std::make_shared<GroupArguments>();
@@ -230,13 +301,12 @@ void add_create(CLI::App& parent, Context& context) {
           [&options](const std::string& text) {
             const auto start = parse_start(text);
             if (!start) {
-              throw CLI::ValidationError("--from",
-                                         "'" + text + "' is not earliest, latest or a seq");
+              throw CLI::ValidationError("--from", "'" + text + "' is not " + start_words);
             }
             options.from = *start;
           },
           "where it begins (default earliest)")
-      ->type_name("earliest|latest|SEQ");
+      ->type_name("earliest|latest|SEQ|TIME|-AGE");
   add_time(
       *command, "--lease", [&options](std::chrono::nanoseconds time) { options.lease = time; },
       "how long a message may be held (exclusive: the active consumer be silent) before another "
@@ -258,6 +328,7 @@ void add_group_commands(CLI::App& app, Context& context) {
   CLI::App* group = app.add_subcommand("group", "create, list and remove groups of a queue");
   group->require_subcommand(1);
   add_create(*group, context);
+  add_seek(*group, context);
   auto arguments = std::make_shared<GroupArguments>();
 
   CLI::App* ls = group->add_subcommand("ls", "list the groups of a queue");

@@ -9,6 +9,7 @@
 #include <fstream>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include "failure.hpp"
 #include "units.hpp"
@@ -20,7 +21,7 @@ namespace {
 
 struct PeekArguments {
   std::string queue;
-  std::uint64_t from = 0;
+  std::optional<shmq::StartAt> from;
   std::uint64_t count = 10;
   bool nul = false;
   bool frame = false;
@@ -34,7 +35,12 @@ int peek(const Context& context, const PeekArguments& arguments) {
   if (arguments.format == "json" || context.json) framing = Framing::json;
   if (arguments.nul) framing = Framing::nul;
   if (arguments.frame) framing = Framing::length;
-  shmq::Seq from{arguments.from};
+  shmq::Seq from{};
+  if (arguments.from && arguments.from->kind == shmq::StartAt::Kind::seq) {
+    from = arguments.from->seq;  // of what is gone, the oldest held
+  } else if (arguments.from) {
+    from = take(queue.find(*arguments.from), what);
+  }
   for (std::uint64_t left = arguments.count; left > 0;) {
     // In portions: copies of a whole queue could be larger than the memory of this process.
     const auto portion = static_cast<std::size_t>(std::min<std::uint64_t>(left, 64));
@@ -64,9 +70,19 @@ void add_peek(CLI::App& app, Context& context) {
   auto arguments = std::make_shared<PeekArguments>();
   PeekArguments* a = arguments.get();
   command->add_option("queue", a->queue, "name of the queue")->required();
-  add_count(
-      *command, "--from", [a](std::uint64_t seq) { a->from = seq; },
-      "seq to begin with (default: the oldest held)");
+  command
+      ->add_option_function<std::string>(
+          "--from",
+          [a](const std::string& text) {
+            a->from = parse_start(text);
+            if (!a->from) {
+              throw CLI::ValidationError("--from", "'" + text +
+                                                       "' is not earliest, latest, a seq, a time "
+                                                       "or an age such as -1h");
+            }
+          },
+          "where to begin (default: the oldest held)")
+      ->type_name("earliest|latest|SEQ|TIME|-AGE");
   add_count(
       *command, "-n,--count", [a](std::uint64_t n) { a->count = n; },
       "how many messages (default 10)");

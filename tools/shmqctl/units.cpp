@@ -102,11 +102,80 @@ std::optional<std::uint64_t> parse_count(std::string_view text) {
   return value;
 }
 
+// "2026-11-25T10:00:00Z", "2026-11-25 10:00:00.5+01:00"; wholly or not at all.
+std::optional<std::chrono::system_clock::time_point> parse_moment(std::string_view text) {
+  const auto number = [&text](std::size_t digits, int least, int most) -> std::optional<int> {
+    int value = 0;
+    if (text.size() < digits) return std::nullopt;
+    const char* const end = text.data() + digits;
+    const auto [rest, error] = std::from_chars(text.data(), end, value);
+    if (error != std::errc{} || rest != end || text[0] == '-' || value < least || value > most) {
+      return std::nullopt;
+    }
+    text.remove_prefix(digits);
+    return value;
+  };
+  const auto mark = [&text](std::string_view one_of) {
+    if (text.empty() || one_of.find(text.front()) == std::string_view::npos) return false;
+    text.remove_prefix(1);
+    return true;
+  };
+  std::tm parts{};
+  const auto year = number(4, 1970, 2200);
+  if (!year || !mark("-")) return std::nullopt;
+  const auto month = number(2, 1, 12);
+  if (!month || !mark("-")) return std::nullopt;
+  const auto day = number(2, 1, 31);
+  if (!day || !mark("Tt ")) return std::nullopt;
+  const auto hour = number(2, 0, 23);
+  if (!hour || !mark(":")) return std::nullopt;
+  const auto minute = number(2, 0, 59);
+  if (!minute || !mark(":")) return std::nullopt;
+  const auto second = number(2, 0, 60);
+  if (!second) return std::nullopt;
+  std::int64_t ns = 0;
+  if (mark(".")) {
+    std::int64_t unit = 100'000'000;
+    if (text.empty() || text.front() < '0' || text.front() > '9') return std::nullopt;
+    for (; !text.empty() && text.front() >= '0' && text.front() <= '9'; unit /= 10) {
+      ns += (text.front() - '0') * unit;
+      text.remove_prefix(1);
+    }
+  }
+  std::int64_t offset_s = 0;
+  if (!mark("Zz")) {
+    const std::int64_t sign = mark("+") ? 1 : mark("-") ? -1 : 0;
+    const auto hours = number(2, 0, 23);
+    if (sign == 0 || !hours || !mark(":")) return std::nullopt;
+    const auto minutes = number(2, 0, 59);
+    if (!minutes) return std::nullopt;
+    offset_s = sign * (*hours * 3600 + *minutes * 60);
+  }
+  if (!text.empty()) return std::nullopt;
+  parts.tm_year = *year - 1900;
+  parts.tm_mon = *month - 1;
+  parts.tm_mday = *day;
+  parts.tm_hour = *hour;
+  parts.tm_min = *minute;
+  parts.tm_sec = *second;
+  const std::time_t whole = ::timegm(&parts);
+  if (parts.tm_mday != *day) return std::nullopt;  // the 31st of a shorter month
+  return std::chrono::system_clock::time_point{
+      std::chrono::seconds{static_cast<std::int64_t>(whole) - offset_s} +
+      std::chrono::nanoseconds{ns}};
+}
+
 std::optional<shmq::StartAt> parse_start(std::string_view text) {
   if (text == "earliest") return shmq::StartAt::earliest();
   if (text == "latest") return shmq::StartAt::latest();
   if (const auto seq = parse_count(text)) return shmq::StartAt::at({*seq});
-  return std::nullopt;
+  if (text.starts_with('-')) {
+    const auto ago = parse_time(text.substr(1));
+    if (!ago) return std::nullopt;
+    return shmq::StartAt::since(std::chrono::system_clock::now() - *ago);
+  }
+  const auto moment = parse_moment(text);
+  return moment ? std::optional{shmq::StartAt::since(*moment)} : std::nullopt;
 }
 
 std::optional<uid_t> parse_user(const std::string& text) {

@@ -71,13 +71,20 @@ struct Retention {
 
 /// Where a new group begins.
 struct StartAt {
-  enum class Kind : std::uint8_t { earliest, latest, seq };
+  enum class Kind : std::uint8_t { earliest, latest, seq, time };
   Kind kind = Kind::earliest;
   Seq seq{};  ///< only with Kind::seq; must lie between the oldest message held and the tail
+  /// Only with Kind::time: at the first message that was published since then. A durable queue
+  /// knows by when it was written to disk, so some from a moment earlier may come, too; of a
+  /// transient one, messages with a publish time are looked at.
+  std::chrono::system_clock::time_point time{};
 
   static constexpr StartAt earliest() noexcept { return {}; }
   static constexpr StartAt latest() noexcept { return {.kind = Kind::latest}; }
   static constexpr StartAt at(Seq seq) noexcept { return {.kind = Kind::seq, .seq = seq}; }
+  static constexpr StartAt since(std::chrono::system_clock::time_point time) noexcept {
+    return {.kind = Kind::time, .seq = {}, .time = time};
+  }
 };
 
 struct GroupOptions {

@@ -50,6 +50,15 @@ class SHMQ_API Queue {
   /// degraded say whether it was made.
   Result<void> create_group(const GroupOptions& options);
   Result<void> remove_group(std::string_view name);
+  /// The group goes on at another place: what it had settled from there on is handed out again,
+  /// what lies before counts as settled. It gets a new incarnation, with counters from zero:
+  /// consumers get Errc::removed and attach again, acks of deliveries from before change nothing.
+  /// Gives the seq. Errors as create_group; not_retained: the place is no longer held. Needs a free
+  /// group entry (max_groups).
+  Result<Seq> seek_group(std::string_view name, const StartAt& from);
+  /// The seq that a group would begin at. Looks only; of a time in a durable queue, the daemon is
+  /// asked where the journal is. not_retained: it is older than what is held.
+  [[nodiscard]] Result<Seq> find(const StartAt& from) const;
 
   /// Waits until all that is published and settled in this queue by now is on stable storage.
   /// Errors as Producer::wait_synced.

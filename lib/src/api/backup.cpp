@@ -7,7 +7,6 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <nlohmann/json.hpp>
 #include <shmq/backup.hpp>
 #include <utility>
 
@@ -88,22 +87,6 @@ class Output final : public journal::ByteSink {
   bool has_name_ = false;
 };
 
-Result<std::string> ask_for_directory(const std::string& queue, const DaemonOptions& options) {
-  const std::string what = "back up queue '" + queue + "'";
-  const auto text = daemon_status(options);
-  if (!text) return tl::unexpected{text.error()};
-  const auto status = nlohmann::json::parse(*text, nullptr, false);
-  if (!status.is_object() || !status.contains("directory") || !status.at("directory").is_string()) {
-    return failure(Errc::version_mismatch, what, "the daemon's answer cannot be read", "");
-  }
-  std::string path = status.at("directory").get<std::string>() + "/" + queue;
-  struct stat there {};
-  if (::stat(path.c_str(), &there) != 0 && errno == ENOENT) {
-    return failure(Errc::no_such_queue, what, "no such durable queue", "");
-  }
-  return path;
-}
-
 BackupInfo info_of(const journal::BackupSummary& summary) {
   const journal::BackupHeader& header = summary.header;
   return {.name_space = header.name_space,
@@ -130,7 +113,7 @@ Result<BackupInfo> backup_queue(const std::string& queue, const std::string& fil
   }
   std::string path = options.directory;
   if (path.empty()) {
-    auto found = ask_for_directory(queue, options.daemon);
+    auto found = detail::journal_directory(queue, options.daemon, "back up queue '" + queue + "'");
     if (!found) return tl::unexpected{found.error()};
     path = std::move(*found);
   }

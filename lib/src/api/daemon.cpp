@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
+#include <nlohmann/json.hpp>
 #include <shmq/daemon.hpp>
 
 #include "api/daemon_calls.hpp"
@@ -8,6 +12,7 @@
 #include "control/client.hpp"
 #include "control/protocol.hpp"
 #include "control/settings.hpp"
+#include "journal/seek_time.hpp"
 #include "shm/segment.hpp"
 
 namespace shmq {
@@ -74,6 +79,39 @@ Result<void> restore_durable(const std::string& name, int descriptor,
                              const DaemonOptions& options) {
   return without_value(call(options, "restore queue '" + name + "'",
                             control::make_request(control::verb_restore, name), descriptor));
+}
+
+Result<std::optional<std::uint64_t>> first_seq_since(const shm::Segment& segment,
+                                                     std::chrono::nanoseconds realtime,
+                                                     const std::string& what) {
+  DaemonOptions to;
+  to.name_space = segment.name_space();
+  to.trusted_owners = {segment.owner()};
+  const auto directory = journal_directory(segment.queue(), to, what);
+  if (!directory) return tl::unexpected(directory.error());
+  const auto source = journal::open_directory(*directory);
+  journal::Uuid uuid;
+  std::copy_n(segment.header().uuid, uuid.size(), uuid.begin());
+  return journal::first_seq_since(
+      *source, uuid, realtime.count() < 0 ? 0 : static_cast<std::uint64_t>(realtime.count()));
+}
+
+Result<std::string> journal_directory(const std::string& queue, const DaemonOptions& options,
+                                      const std::string& what) {
+  const auto text = daemon_status(options);
+  if (!text) return tl::unexpected(text.error());
+  const auto status = nlohmann::json::parse(*text, nullptr, false);
+  if (!status.is_object() || !status.contains("directory") || !status.at("directory").is_string()) {
+    return tl::unexpected(Error{make_error_code(Errc::version_mismatch), what,
+                                "the daemon's answer cannot be read", ""});
+  }
+  std::string path = status.at("directory").get<std::string>() + "/" + queue;
+  struct stat there {};
+  if (::stat(path.c_str(), &there) != 0 && errno == ENOENT) {
+    return tl::unexpected(
+        Error{make_error_code(Errc::no_such_queue), what, "no such durable queue", ""});
+  }
+  return path;
 }
 
 }  // namespace detail

@@ -237,13 +237,81 @@ Result<Consumer> Queue::consumer(std::string_view group, const ConsumerOptions& 
       segment, std::move(*participation), found->index, found->word, options.confirm_spin)};
 }
 
+namespace {
+
+// A time becomes a seq; anything else stays what it is. What is older than all that is on disk
+// begins with the oldest.
+Result<StartAt> without_time(const shm::Segment& segment, const StartAt& from,
+                             const std::string& what) {
+  if (from.kind != StartAt::Kind::time) return from;
+  const auto since =
+      std::chrono::duration_cast<std::chrono::nanoseconds>(from.time.time_since_epoch());
+  if (segment.limits().durable != 0) {
+    const auto seq = detail::first_seq_since(segment, since, what);
+    if (!seq) return tl::unexpected(seq.error());
+    if (!*seq) return StartAt::latest();
+    const shm::Mark* mark = segment.mark();
+    const std::uint64_t oldest = mark != nullptr ? sync::load_acquire(mark->first_retained) : 0;
+    return StartAt::at({std::max(**seq, oldest)});
+  }
+  bool any_time = false;
+  for (std::uint64_t seq = queue::read_head(segment);;) {
+    const auto messages = queue::peek(segment, seq, 64);
+    if (!messages) return tl::unexpected(messages.error());
+    for (const PeekedMessage& message : *messages) {
+      any_time |= message.publish_time.has_value();
+      if (message.publish_time && *message.publish_time >= from.time) {
+        return StartAt::at(message.seq);
+      }
+    }
+    if (messages->empty()) break;
+    seq = messages->back().seq.value + 1;
+  }
+  if (any_time || queue::find_tail(segment) == queue::read_head(segment)) return StartAt::latest();
+  return failure(Errc::invalid_argument, what, "its messages have no publish time",
+                 "name a seq; or have producers stamp their messages");
+}
+
+}  // namespace
+
+Result<Seq> Queue::seek_group(std::string_view name, const StartAt& from) {
+  const auto& segment = core_->segment;
+  const std::string verb = "seek in group '" + std::string{name} + "' of";
+  const std::string what = segment->describe(verb.c_str());
+  if (auto fine = check_writable(*segment, what); !fine) return tl::unexpected(fine.error());
+  const auto place = without_time(*segment, from, what);
+  if (!place) return tl::unexpected(place.error());
+  Seq begun{};
+  auto done = administer(segment, verb, "moved", [&]() -> Result<void> {
+    const auto seq = queue::seek_group(*segment, name, *place);
+    if (!seq) return tl::unexpected(seq.error());
+    begun = {*seq};
+    return {};
+  });
+  if (!done) return tl::unexpected(done.error());
+  return begun;
+}
+
+Result<Seq> Queue::find(const StartAt& from) const {
+  const auto& segment = *core_->segment;
+  const auto place = without_time(segment, from, segment.describe("find a message in"));
+  if (!place) return tl::unexpected(place.error());
+  const auto seq = queue::find_start(segment, *place);
+  if (!seq) return tl::unexpected(seq.error());
+  return Seq{*seq};
+}
+
 Result<void> Queue::create_group(const GroupOptions& options) {
   const auto& segment = core_->segment;
   if (auto fine = check_writable(*segment, segment->describe("create a group of")); !fine) {
     return fine;
   }
-  return administer(segment, "create group '" + options.name + "' of", "made",
-                    [&] { return queue::create_group(*segment, options); });
+  const std::string verb = "create group '" + options.name + "' of";
+  const auto place = without_time(*segment, options.from, segment->describe(verb.c_str()));
+  if (!place) return tl::unexpected(place.error());
+  GroupOptions placed = options;
+  placed.from = *place;
+  return administer(segment, verb, "made", [&] { return queue::create_group(*segment, placed); });
 }
 
 Result<void> Queue::remove_group(std::string_view name) {

@@ -59,6 +59,43 @@ void fence_consumers(shm::Group& group) noexcept {
   }
 }
 
+void retire(const shm::Segment& segment, std::uint32_t index) noexcept {
+  shm::Group& group = segment.group(index);
+  // [G4] seq_cst: the group is gone; its floor no longer counts.
+  set_state(group, GroupState::retired);
+  SHMQ_CRASH_POINT("group.retired");
+  fence_consumers(group);
+  sync::Word16& head = segment.control().head;
+  for (int attempt = 0; attempt < 100000; ++attempt) {
+    const sync::Word16 seen = sync::read_halves(head);
+    if (sync::compare_and_swap(head, seen, {seen.low, seen.high + 1})) break;
+  }
+  refresh_head(segment);
+  shm::Control& control = segment.control();
+  for (std::uint32_t* event :
+       {&control.room_event, &control.message_event, &control.ownership_event}) {
+    sync::event_notify(*event);
+  }
+}
+
+// Two groups of one name: a seek was killed between the birth of the one and the end of the other.
+// The younger one stays.
+void finish_seeks(const shm::Segment& segment) noexcept {
+  const std::uint32_t groups = segment.limits().max_groups;
+  for (std::uint32_t i = 0; i < groups; ++i) {
+    for (std::uint32_t j = i + 1; j < groups; ++j) {
+      const shm::Group& a = segment.group(i);
+      const shm::Group& b = segment.group(j);
+      if (shm::group_state(sync::load_acquire(a.word)) != GroupState::active ||
+          shm::group_state(sync::load_acquire(b.word)) != GroupState::active ||
+          std::memcmp(a.name, b.name, sizeof(a.name)) != 0) {
+        continue;
+      }
+      retire(segment, a.created_realtime_ns <= b.created_realtime_ns ? i : j);
+    }
+  }
+}
+
 void heal_locked(const shm::Segment& segment) noexcept {
   for (std::uint32_t i = 0; i < segment.limits().max_groups; ++i) {
     shm::Group& group = segment.group(i);
@@ -70,6 +107,7 @@ void heal_locked(const shm::Segment& segment) noexcept {
       fence_consumers(group);
     }
   }
+  finish_seeks(segment);
 }
 
 bool is_named_by_a_participant(const shm::Segment& segment, std::uint32_t index,
@@ -126,6 +164,8 @@ Result<std::uint64_t> starting_floor(const shm::Segment& segment, const StartAt&
     case StartAt::Kind::earliest: return head;
     case StartAt::Kind::latest: return std::max(find_tail(segment), head);
     case StartAt::Kind::seq: break;
+    case StartAt::Kind::time:
+      return failure(Errc::invalid_argument, what, "a time is none of its seqs", "");
   }
   const std::uint64_t tail = find_tail(segment);
   if (from.seq.value < head) {
@@ -201,16 +241,8 @@ std::optional<FoundGroup> find_group(const shm::Segment& segment, std::string_vi
   return std::nullopt;
 }
 
-Result<void> create_group(const shm::Segment& segment, const GroupOptions& options) {
-  const std::string what = "create group '" + options.name + "' of queue '" + segment.queue() + "'";
-  if (auto valid = shm::check_group_options(options, segment.limits().durable != 0, what); !valid)
-    return valid;
-  auto lock = lock_administration(segment, what);
-  if (!lock) return tl::unexpected(lock.error());
-  heal_locked(segment);
-  if (find_group(segment, options.name)) {
-    return failure(Errc::already_exists, what, "a group of this name exists", "");
-  }
+Result<void> begin_group(const shm::Segment& segment, const GroupOptions& options,
+                         const std::string& what) {
   const auto index = find_free_entry(segment);
   if (!index) {
     return failure(Errc::too_many_groups, what,
@@ -226,6 +258,61 @@ Result<void> create_group(const shm::Segment& segment, const GroupOptions& optio
     return failure(Errc::corrupt, what, "its entry changed under the lock", "");
   }
   return join(segment, *index, options, what);
+}
+
+GroupOptions options_of(const shm::Group& group, std::uint64_t word, const StartAt& from) {
+  const auto time = [](const std::uint64_t& ns) {
+    return std::chrono::nanoseconds{static_cast<std::int64_t>(sync::load_relaxed(ns))};
+  };
+  return {.name = group_name(group),
+          .mode = static_cast<GroupMode>(shm::group_mode(word)),
+          .lease = time(group.lease_ns),
+          .delivery_limit = sync::load_relaxed(group.delivery_limit),
+          .expire_idle = time(group.expire_idle_ns),
+          .from = from};
+}
+
+Result<void> create_group(const shm::Segment& segment, const GroupOptions& options) {
+  const std::string what = "create group '" + options.name + "' of queue '" + segment.queue() + "'";
+  if (auto valid = shm::check_group_options(options, segment.limits().durable != 0, what); !valid)
+    return valid;
+  auto lock = lock_administration(segment, what);
+  if (!lock) return tl::unexpected(lock.error());
+  heal_locked(segment);
+  if (find_group(segment, options.name)) {
+    return failure(Errc::already_exists, what, "a group of this name exists", "");
+  }
+  return begin_group(segment, options, what);
+}
+
+// The new one first: killed between the two, the group is there, and the seek is finished by
+// whoever comes next (finish_seeks).
+Result<std::uint64_t> seek_group(const shm::Segment& segment, std::string_view name,
+                                 const StartAt& from) {
+  const std::string what =
+      "seek in group '" + std::string{name} + "' of queue '" + segment.queue() + "'";
+  auto lock = lock_administration(segment, what);
+  if (!lock) return tl::unexpected(lock.error());
+  heal_locked(segment);
+  const auto found = find_group(segment, name);
+  if (!found) {
+    return failure(Errc::no_such_group, what, "no such group",
+                   "see which there are: shmqctl group ls " + segment.queue());
+  }
+  const auto options = options_of(segment.group(found->index), found->word, from);
+  if (auto begun = begin_group(segment, options, what); !begun) {
+    return tl::unexpected(begun.error());
+  }
+  SHMQ_CRASH_POINT("group.sought");
+  if (!base::mutant(118)) retire(segment, found->index);
+  const auto now = find_group(segment, name);
+  if (!now) return failure(Errc::removed, what, "the group was removed meanwhile", "");
+  return segment.group(now->index).born_seq;
+}
+
+Result<std::uint64_t> find_start(const shm::Segment& segment, const StartAt& from) {
+  const std::uint64_t oldest = std::max(read_head(segment), first_retained(segment));
+  return starting_floor(segment, from, oldest, segment.describe("find a message in"));
 }
 
 bool has_consumers(const shm::Segment& segment, std::uint32_t index, std::uint64_t word) noexcept {
@@ -253,22 +340,7 @@ Result<void> remove_group(const shm::Segment& segment, std::string_view name, Pa
     return failure(Errc::no_such_group, what, "no such group",
                    "see which there are: shmqctl group ls " + segment.queue());
   }
-  shm::Group& group = segment.group(found->index);
-  // [G4] seq_cst: the group is gone; its floor no longer counts.
-  set_state(group, GroupState::retired);
-  SHMQ_CRASH_POINT("group.retired");
-  fence_consumers(group);
-  sync::Word16& head = segment.control().head;
-  for (int attempt = 0; attempt < 100000; ++attempt) {
-    const sync::Word16 seen = sync::read_halves(head);
-    if (sync::compare_and_swap(head, seen, {seen.low, seen.high + 1})) break;
-  }
-  refresh_head(segment);
-  shm::Control& control = segment.control();
-  for (std::uint32_t* event :
-       {&control.room_event, &control.message_event, &control.ownership_event}) {
-    sync::event_notify(*event);
-  }
+  retire(segment, found->index);
   return {};
 }
 

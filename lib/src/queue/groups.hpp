@@ -9,7 +9,8 @@
 //  2. From joining on its floor holds head back; the CAS on {head, epoch} makes sure that no
 //     computation of head that began before lands after.
 //  3. An entry is used again only when no live participant names its incarnation.
-//  4. Who holds the lock and finds forming or joining finds what a killed administrator left.
+//  4. Two active groups of one name: a seek is under way, or was cut short; the younger one stays.
+//  5. Who holds the lock and finds forming or joining finds what a killed administrator left.
 #pragma once
 
 #include <cstdint>
@@ -35,6 +36,13 @@ Result<void> create_group(const shm::Segment& segment, const GroupOptions& optio
 enum class Patience : std::uint8_t { none, some };
 Result<void> remove_group(const shm::Segment& segment, std::string_view name,
                           Patience patience = Patience::some);
+
+/// A new incarnation of the group elsewhere, with its choices; gives where it begins. See
+/// Queue::seek_group.
+Result<std::uint64_t> seek_group(const shm::Segment& segment, std::string_view name,
+                                 const StartAt& from);
+/// Where a group would begin.
+Result<std::uint64_t> find_start(const shm::Segment& segment, const StartAt& from);
 
 /// Is a live consumer attached to this incarnation of the group? Proof of death is asked for
 /// elsewhere (reclaim): one that died a moment ago still counts.
