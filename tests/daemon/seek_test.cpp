@@ -39,7 +39,7 @@ class Seek : public ::testing::Test {
         name, {.slots = 4096,
                .arena_bytes = 1ULL << 20,
                .chunk_bytes = 65536,
-               .max_groups = 4,
+               .max_groups = 8,
                .max_participants = 8,
                .window_entries = 64,
                .durable = durable,

@@ -149,6 +149,9 @@ class SharedConsumer : public Reader {
         SHMQ_LIKELY(seen.low == seq && (seen.high >> 32) == shm::holder_bits(self_, token)) &&
         sync::compare_and_swap(entry, seen, {seq, 0});
     if (SHMQ_UNLIKELY(!usual) && !set_own(seq, token, shm::Lease{})) return false;
+    // [L5] acquire, after that barrier: what was settled in a group that was removed before, or
+    // that went on elsewhere (seek), is settled for nobody.
+    if (SHMQ_UNLIKELY(group_is_gone()) && !base::mutant(119)) return false;
     after_settlement();
     return true;
   }

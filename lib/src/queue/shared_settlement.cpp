@@ -20,6 +20,8 @@ bool SharedConsumer::change_own(std::uint64_t seq, std::uint32_t token, Change c
     if (base::mutant(14)) return (lease_word >> 48) == (shm::holder_bits(self_, token) >> 16);
     return (lease_word >> 32) == shm::holder_bits(self_, token);
   };
+  // Of a group that was removed, or sought elsewhere, nothing is ours any more.
+  if (group_is_gone()) return false;
   StragglerTable& table = group_.table();
   for (int attempt = 0; attempt < 1024; ++attempt) {
     const sync::Word16 seen = sync::read_halves(group_.window(seq));
