@@ -7,6 +7,7 @@
 #pragma once
 
 #include <memory>
+#include <shmq/alarm.hpp>
 #include <shmq/consumer.hpp>
 #include <shmq/error.hpp>
 #include <shmq/info.hpp>
@@ -70,6 +71,9 @@ class SHMQ_API Queue {
   /// Copies of up to `max_messages` messages from `from` on (from the oldest if that is gone).
   /// Takes no lease.
   Result<std::vector<PeekedMessage>> peek(Seq from, std::size_t max_messages) const;
+  /// A descriptor that is readable while the group has a backlog of `threshold` messages or more.
+  /// An observer may ask for it. no_such_group; or no more descriptors.
+  Result<BacklogAlarm> backlog_alarm(std::string_view group, std::uint64_t threshold) const;
   /// Reclaims what dead participants left; gives their number. Others do this in passing, too.
   Result<std::size_t> reclaim();
 

@@ -3,6 +3,7 @@
 // Everything of libshmq: a message queue between processes of one Linux host.
 #pragma once
 
+#include <shmq/alarm.hpp>
 #include <shmq/backlog.hpp>
 #include <shmq/backup.hpp>
 #include <shmq/consumer.hpp>

@@ -3,6 +3,7 @@
 // Queue: creating, opening, and making producers and consumers.
 #include <shmq/queue.hpp>
 
+#include "api/alarm_state.hpp"
 #include "api/confirms.hpp"
 #include "api/consumer_core.hpp"
 #include "api/daemon_calls.hpp"
@@ -357,6 +358,27 @@ Result<std::uint64_t> Queue::purge() {
 
 Result<std::vector<PeekedMessage>> Queue::peek(Seq from, std::size_t max_messages) const {
   return queue::peek(*core_->segment, from.value, max_messages);
+}
+
+Result<BacklogAlarm> Queue::backlog_alarm(std::string_view group, std::uint64_t threshold) const {
+  const auto& segment = core_->segment;
+  const auto found = queue::find_group(*segment, group);
+  if (!found) {
+    return failure(Errc::no_such_group,
+                   segment->describe(("watch group '" + std::string{group} + "' of").c_str()),
+                   "no such group", "see which there are: shmqctl group ls " + segment->queue());
+  }
+  auto state = std::make_unique<BacklogAlarm::State>();
+  state->segment = segment;
+  state->name = group;
+  state->index = found->index;
+  state->word = found->word;
+  state->threshold = threshold;
+  auto source = detail::ReadinessSource::make(
+      segment, state->event, [watched = state.get()] { return watched->is_due(); });
+  if (!source) return tl::unexpected(source.error());
+  state->source = std::move(*source);
+  return BacklogAlarm{std::move(state)};
 }
 
 Result<std::size_t> Queue::reclaim() {
