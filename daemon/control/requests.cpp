@@ -102,6 +102,11 @@ json object_of(const engine::QueueStatus& status) {
   object["messages"] = figures.writer.messages;
   object["bytes"] = figures.writer.bytes;
   object["errors"] = figures.writer.errors;
+  object["lag_seconds"] = static_cast<double>(figures.lag_ns) / 1e9;
+  object["reclaimed"] = status.reclaimed;
+  const journal::SyncDurations& syncs = figures.writer.syncs;
+  object["syncs"] = {{"counts", syncs.counts},
+                     {"sum_seconds", static_cast<double>(syncs.sum_ns) / 1e9}};
   return object;
 }
 
@@ -135,6 +140,11 @@ std::string Requests::status() const {
                         : engine_.is_ready()  ? "serving"
                                               : "recovering"},
               {"uptime_seconds", static_cast<double>(uptime_ns) / 1e9}};
+  json bounds = json::array();
+  for (const std::uint64_t bound_ns : journal::SyncDurations::bounds_ns) {
+    bounds.push_back(static_cast<double>(bound_ns) / 1e9);
+  }
+  object["sync_bounds_seconds"] = std::move(bounds);
   object["queues"] = std::move(queues);
   const std::string whole = dump(object);
   if (whole.size() <= frame_bytes_max) return whole;

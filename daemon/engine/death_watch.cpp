@@ -54,7 +54,7 @@ void DeathWatch::watch(std::uint32_t number, std::uint64_t word) {
   if (pid == 0) return;
   int descriptor = is_here && pid <= 0x7fffffff ? open_pidfd(pid) : -1;
   if (descriptor < 0 && is_here) {
-    queue::reclaim_participant(segment_, number);  // it died before it could be watched, perhaps
+    reclaim(number);  // it died before it could be watched, perhaps
   }
   if (descriptor >= 0 &&
       !loop_.watch(descriptor, EPOLLIN, [this, number](auto) { on_death(number); })) {
@@ -66,7 +66,23 @@ void DeathWatch::watch(std::uint32_t number, std::uint64_t word) {
 
 void DeathWatch::on_death(std::uint32_t number) {
   forget(number);
-  queue::reclaim_participant(segment_, number);
+  reclaim(number);
+}
+
+std::uint64_t DeathWatch::redelivered_by_death() const noexcept {
+  std::uint64_t sum = 0;
+  for (std::uint32_t index = 0; index < segment_.limits().max_groups; ++index) {
+    sum += sync::load_relaxed(segment_.group(index).redelivered_death_total);
+  }
+  return sum;
+}
+
+void DeathWatch::reclaim(std::uint32_t number) {
+  const std::uint64_t before = redelivered_by_death();
+  if (!queue::reclaim_participant(segment_, number)) return;
+  const std::uint64_t after = redelivered_by_death();
+  // Less: a group was removed meanwhile, or somebody writes nonsense.
+  if (after > before) reclaimed_ += after - before;
 }
 
 void DeathWatch::forget(std::uint32_t number) {

@@ -27,6 +27,9 @@ class DeathWatch {
 
   /// Watches who has come since.
   void look();
+  /// Messages that came back because a participant was found dead here. Best effort: those that a
+  /// consumer takes back from another dead one at the same moment may be among them.
+  [[nodiscard]] std::uint64_t reclaimed() const noexcept { return reclaimed_; }
   [[nodiscard]] std::size_t watched() const noexcept { return watched_.size(); }
 
  private:
@@ -38,11 +41,14 @@ class DeathWatch {
   void watch(std::uint32_t number, std::uint64_t word);
   void on_death(std::uint32_t number);
   void forget(std::uint32_t number);
+  void reclaim(std::uint32_t number);
+  [[nodiscard]] std::uint64_t redelivered_by_death() const noexcept;
 
   loop::Loop& loop_;
   const shm::Segment& segment_;
   std::uint64_t own_pid_namespace_;
   std::map<std::uint32_t, Life> watched_;
+  std::uint64_t reclaimed_ = 0;
 };
 
 }  // namespace shmq::engine

@@ -32,7 +32,7 @@ constexpr int files_removed_per_turn = 4;
 // A queue without traffic is looked at for messages so often: within the second in which a `memory`
 // publish is promised to be on disk, and a thousand of them cost little. Whoever cannot wait rings.
 constexpr std::uint64_t cold_sweep_ns = 800'000'000;
-constexpr std::uint64_t patient_sweeps = 16;  // a queue without traffic is looked at for deaths
+constexpr std::uint64_t patient_rounds = 2;  // a queue without traffic is looked at for who came
 
 Error system_error(const std::string& what, const std::string& remedy = "") {
   return Error{{errno, std::generic_category()}, what, "", remedy};
@@ -246,6 +246,7 @@ void Engine::serve(const std::string& name, QueueParts parts) {
   queues_[name] = std::move(*queue);
   watches_[name] = std::make_unique<DeathWatch>(loop_, segment);
   watches_[name]->look();
+  set_sweep_order();
   const QueueFigures figures = queues_[name]->figures();
   log_(Level::info, "queue '" + name + "': served, from seq " + std::to_string(figures.watermark));
   if (is_draining_) queues_[name]->begin_drain();
@@ -469,6 +470,7 @@ void Engine::remove_queue(const std::string& name, Outcome outcome) {
     queue = std::move(served->second);
     queues_.erase(served);
     std::erase(hot_, queue.get());
+    set_sweep_order();
     queue->close();
   }
   const OpenOptions open{.name_space = options_.name_space,
@@ -528,19 +530,36 @@ void Engine::set_timing(std::uint64_t sweep_ns, std::uint64_t spin_ns) noexcept 
   options_.spin_ns = spin_ns;
 }
 
+void Engine::set_sweep_order() {
+  swept_.clear();
+  for (const auto& [name, queue] : queues_) {
+    swept_.push_back({.queue = queue.get(), .watch = watches_.at(name).get()});
+  }
+}
+
+// Those with traffic each time, and of all the others a part, one after the other: a queue that is
+// not looked at is not even passed by.
 void Engine::sweep(std::uint64_t now_ns) {
   next_sweep_ns_ = now_ns + options_.sweep_ns;
-  ++sweeps_;
-  const std::uint64_t cold_sweeps = std::max<std::uint64_t>(1, cold_sweep_ns / options_.sweep_ns);
-  std::uint64_t number = 0;
-  for (const auto& [name, queue] : queues_) {
-    const bool is_its_turn = queue->is_hot || (number + sweeps_) % cold_sweeps == 0;
-    if (is_its_turn && queue->has_news() && !base::mutant(96)) queue->wake();
-    // Whoever takes part in a queue with traffic is watched soon, the others within a second.
-    const bool is_watched = (number + sweeps_) % patient_sweeps == 0;
-    if (queue->is_hot || is_watched) watches_.at(name)->look();
-    if (is_watched) queue->tend(now_ns);
-    ++number;
+  for (std::size_t i = 0; i < hot_.size(); ++i) {
+    if (hot_[i]->has_news() && !base::mutant(96)) hot_[i]->wake();
+    // Whoever takes part in a queue with traffic is watched soon, the others within two seconds.
+    watches_.at(hot_[i]->name())->look();
+  }
+  const std::uint64_t sweeps = std::max<std::uint64_t>(1, cold_sweep_ns / options_.sweep_ns);
+  const std::size_t part = (swept_.size() + sweeps - 1) / sweeps;
+  for (std::size_t i = 0; i < part && i < swept_.size(); ++i) {
+    if (next_swept_ >= swept_.size()) {
+      next_swept_ = 0;
+      ++rounds_;
+    }
+    const Swept& each = swept_[next_swept_];
+    if (!each.queue->is_hot && each.queue->has_news() && !base::mutant(96)) each.queue->wake();
+    if ((next_swept_ + rounds_) % patient_rounds == 0) {
+      each.watch->look();
+      each.queue->tend(now_ns);
+    }
+    ++next_swept_;
   }
 }
 
@@ -563,6 +582,7 @@ void Engine::stop_damaged() {
     std::erase(hot_, queue);
     watches_.erase(name);
     queues_.erase(name);
+    set_sweep_order();
   }
 }
 
@@ -632,6 +652,12 @@ bool Engine::is_drained() const noexcept {
                      [](const auto& queue) { return queue.second->is_drained(); });
 }
 
+bool Engine::has_written_all() const noexcept {
+  return is_draining_ && std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) {
+           return queue.second->has_written_all();
+         });
+}
+
 void Engine::close() noexcept {
   for (const auto& [name, queue] : queues_) queue->close();
 }
@@ -639,8 +665,15 @@ void Engine::close() noexcept {
 std::vector<QueueStatus> Engine::status() const {
   std::vector<QueueStatus> all;
   for (const auto& [name, queue] : queues_) {
-    QueueStatus status{
-        .name = name, .state = "ok", .why = {}, .remedy = {}, .figures = queue->figures()};
+    QueueStatus status{.name = name,
+                       .state = "ok",
+                       .why = {},
+                       .remedy = {},
+                       .figures = queue->figures(),
+                       .reclaimed = 0};
+    if (const auto watch = watches_.find(name); watch != watches_.end()) {
+      status.reclaimed = watch->second->reclaimed();
+    }
     if (status.figures.health == journal::Health::no_space) {
       status.state = "no_space";
       status.why = "no room for its next journal file";
@@ -655,7 +688,8 @@ std::vector<QueueStatus> Engine::status() const {
                    .state = "refused",
                    .why = error.why(),
                    .remedy = error.remedy(),
-                   .figures = {}});
+                   .figures = {},
+                   .reclaimed = 0});
   }
   for (const std::string& name : in_recovery_) {
     all.push_back({.name = name, .state = "recovering", .why = {}, .remedy = {}, .figures = {}});
@@ -672,7 +706,8 @@ std::vector<QueueStatus> Engine::status() const {
                    .state = "recovering",
                    .why = waiting.why,
                    .remedy = {},
-                   .figures = {}});
+                   .figures = {},
+                   .reclaimed = 0});
   }
   std::sort(all.begin(), all.end(),
             [](const QueueStatus& a, const QueueStatus& b) { return a.name < b.name; });

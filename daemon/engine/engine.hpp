@@ -54,6 +54,7 @@ struct QueueStatus {
   std::string why;    ///< of all but ok
   std::string remedy;
   QueueFigures figures;
+  std::uint64_t reclaimed = 0;  ///< messages that the daemon took back from dead participants
 };
 
 class Engine {
@@ -97,6 +98,8 @@ class Engine {
   void begin_drain();
   [[nodiscard]] bool is_draining() const noexcept { return is_draining_; }
   [[nodiscard]] bool is_drained() const noexcept;
+  /// While it drains: what was there when that began is on stable storage, of each queue.
+  [[nodiscard]] bool has_written_all() const noexcept;
   /// Tells clients that the daemon serves no more. Before an end that is on purpose.
   void close() noexcept;
 
@@ -110,6 +113,11 @@ class Engine {
     std::string name;
     std::uint64_t not_before_ns = 0;
     std::string why;  // it had to be put off
+  };
+  // In the order of the sweep.
+  struct Swept {
+    ManagedQueue* queue;
+    DeathWatch* watch;
   };
   struct Creation {
     std::string name;
@@ -130,6 +138,7 @@ class Engine {
   void finish_restore();
   void make_hot(ManagedQueue& queue);
   void sweep(std::uint64_t now_ns);
+  void set_sweep_order();
   void cool_down();
   void stop_damaged();
   void collect_garbage();
@@ -152,9 +161,11 @@ class Engine {
   Outcome restore_outcome_;
   int restore_event_ = -1;  // written when it has come to an end
   std::vector<ManagedQueue*> hot_;
+  std::vector<Swept> swept_;          // all of queues_
+  std::size_t next_swept_ = 0;        // whose turn it is in the next sweep
   std::vector<std::string> garbage_;  // directories of removed queues
   std::uint64_t next_sweep_ns_ = 0;
-  std::uint64_t sweeps_ = 0;
+  std::uint64_t rounds_ = 0;  // of the sweep, over all queues
   std::uint64_t burials_ = 0;
   bool was_active_ = false;
   bool is_draining_ = false;

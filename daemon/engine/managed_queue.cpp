@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/clock.hpp"
 #include "base/mutant.hpp"
 #include "control/settings.hpp"
 #include "queue/groups.hpp"
@@ -100,6 +101,7 @@ bool ManagedQueue::on_removal(std::uint64_t first_retained) {
 
 void ManagedQueue::on_progress(const journal::Progress& progress) {
   source_->on_progress(progress);
+  note_lag();
   tell_state();
   on_hot_(*this);
 }
@@ -140,9 +142,18 @@ bool ManagedQueue::is_served() const noexcept {
   return sync::load_acquire(mark_->mark().seq_ceiling) != 0;
 }
 
-QueueFigures ManagedQueue::figures() const {
-  return {.watermark = writer_->progress().watermark,
+void ManagedQueue::note_lag() noexcept {
+  if (writer_->progress().watermark < lag_end_) return;
+  lag_end_ = queue::find_tail(*parts_.segment);
+  lag_since_ns_ = base::clock->monotonic_ns();
+}
+
+QueueFigures ManagedQueue::figures() {
+  note_lag();
+  const std::uint64_t watermark = writer_->progress().watermark;
+  return {.watermark = watermark,
           .tail = queue::find_tail(*parts_.segment),
+          .lag_ns = watermark < lag_end_ ? base::clock->monotonic_ns() - lag_since_ns_ : 0,
           .disk_bytes = writer_->files().disk_bytes(),
           .files = writer_->files().older().size() + 1,
           .writer = writer_->figures(),
@@ -160,6 +171,7 @@ void ManagedQueue::set_asleep(bool asleep) noexcept {
 
 void ManagedQueue::wake() {
   if (is_asleep_) set_asleep(false);
+  note_lag();
   writer_->pump();
   tell_state();
   on_hot_(*this);
@@ -282,6 +294,11 @@ bool ManagedQueue::is_drained() const noexcept {
   // what counts, and the next incarnation finds the rest in memory.
   return writer_->progress().watermark >= *drain_target_ &&
          queue::find_tail(*parts_.segment) != *drain_target_;
+}
+
+bool ManagedQueue::has_written_all() const noexcept {
+  return drain_target_ && writer_->progress().watermark >= *drain_target_ &&
+         (writer_->is_stopped() || queue::find_tail(*parts_.segment) != *drain_target_);
 }
 
 void ManagedQueue::close() noexcept {

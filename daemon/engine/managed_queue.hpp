@@ -41,6 +41,7 @@ struct QueueParts {
 struct QueueFigures {
   std::uint64_t watermark = 0;
   std::uint64_t tail = 0;
+  std::uint64_t lag_ns = 0;  ///< the oldest message that is not durable is at least so old; 0: none
   std::uint64_t disk_bytes = 0;
   std::uint64_t files = 0;
   journal::WriterFigures writer;
@@ -69,7 +70,7 @@ class ManagedQueue final : private journal::MessageSource {
   [[nodiscard]] bool is_served() const noexcept;
   /// Damage in shared memory that the source met; the queue is not written any more.
   [[nodiscard]] std::optional<Error> damage() const { return source_->damage(); }
-  [[nodiscard]] QueueFigures figures() const;
+  [[nodiscard]] QueueFigures figures();
 
   /// Somebody may have published or acked: writes what is there.
   void wake();
@@ -92,6 +93,8 @@ class ManagedQueue final : private journal::MessageSource {
   /// that fails or has no room does not keep it from that.
   void begin_drain();
   [[nodiscard]] bool is_drained() const noexcept;
+  /// What was there when the drain began is on stable storage.
+  [[nodiscard]] bool has_written_all() const noexcept;
   /// Tells clients that the daemon serves no more.
   void close() noexcept;
 
@@ -106,6 +109,7 @@ class ManagedQueue final : private journal::MessageSource {
   void tell_state();
   void drop_for_room();
   void remove_expired(const std::string& group);
+  void note_lag() noexcept;
   void set_asleep(bool asleep) noexcept;
 
   QueueParts parts_;
@@ -122,6 +126,9 @@ class ManagedQueue final : private journal::MessageSource {
   std::uint64_t expired_groups_ = 0;
   std::uint64_t dropped_for_disk_ = 0;
   std::uint64_t dropped_below_ = 0;  // for disk space
+  // All seqs below were published at lag_since_ns_ or before; a new pair once they are durable.
+  std::uint64_t lag_end_ = 0;
+  std::uint64_t lag_since_ns_ = 0;
 };
 
 }  // namespace shmq::engine

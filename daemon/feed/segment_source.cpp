@@ -320,33 +320,62 @@ bool SegmentSource::has_news() {
   if (sync::load_acquire(segment_.slots()[seq & (limits.slots - 1)].low) != seq - limits.slots) {
     return true;
   }
-  GroupPicture picture;
-  std::size_t met = 0;
-  for (std::uint32_t index = 0; index < limits.max_groups; ++index) {
-    const std::uint64_t word = sync::load_acquire(segment_.group(index).word);
-    if (shm::group_state(word) != shm::GroupState::active) continue;
-    const std::optional<Uuid>& at = group_at_[index];
-    const auto found = at ? told_.find(*at) : told_.end();
-    if (found == told_.end() || found->second.word != word) return true;
-    ++met;
-    Told& told = found->second;
-    if (!scan_.scan(index, word, told.age, picture)) return true;
-    told.age.note(picture.handed_out_end, base::coarse_tick_64());
-    // Above the watermark there is nothing to tell about.
-    if (std::min(picture.floor, seq) > told.state.floor) return true;
-    for (const SettledRange& range : picture.settled) {
-      std::vector<SettledRange> unknown;
-      append_unknown(told.state.settled, std::max(range.first_seq, told.state.floor),
-                     std::min(range.end_seq, seq), unknown);
-      if (!unknown.empty()) return true;
+  return has_news_of_groups();
+}
+
+// A thousand queues without traffic are looked at all the time: their entries for groups, 16 lines
+// of two pages each, are read only if a group came or went.
+bool SegmentSource::has_news_of_groups() {
+  // [D4] acquire, before the words: a birth or an end that the words do not show yet moves it
+  // later, while the word is joining, or before it is free.
+  const std::uint64_t epoch = sync::load_acquire(segment_.control().head.high);
+  if (standing_.holds && standing_.epoch == epoch) {
+    for (const std::uint32_t index : standing_.active) {
+      if (has_news_of(index, sync::load_acquire(segment_.group(index).word))) return true;
     }
-    for (const EntryState& entry : picture.entries) {
-      if (entry.seq >= seq || told.state.is_settled(entry.seq)) continue;
-      const auto known = told.state.entries.find(entry.seq);
-      if (known == told.state.entries.end() || !says_the_same(known->second, entry)) return true;
+    return false;
+  }
+  standing_ = {.epoch = epoch, .active = {}, .holds = true};
+  for (std::uint32_t index = 0; index < segment_.limits().max_groups; ++index) {
+    const std::uint64_t word = sync::load_acquire(segment_.group(index).word);
+    const shm::GroupState state = shm::group_state(word);
+    if (state == shm::GroupState::active) {
+      standing_.active.push_back(index);
+      if (has_news_of(index, word)) {
+        standing_.holds = false;
+        return true;
+      }
+    } else if (state == shm::GroupState::joining) {
+      standing_.holds = false;  // its epoch may be the one that was just read
     }
   }
-  return met != told_.size();
+  if (standing_.active.size() == told_.size()) return false;
+  standing_.holds = false;
+  return true;
+}
+
+bool SegmentSource::has_news_of(std::uint32_t index, std::uint64_t word) {
+  const std::uint64_t seq = progress_.watermark;
+  const std::optional<Uuid>& at = group_at_[index];
+  const auto found = at ? told_.find(*at) : told_.end();
+  if (found == told_.end() || found->second.word != word) return true;
+  Told& told = found->second;
+  if (!scan_.scan(index, word, told.age, swept_)) return true;
+  told.age.note(swept_.handed_out_end, base::coarse_tick_64());
+  // Above the watermark there is nothing to tell about.
+  if (std::min(swept_.floor, seq) > told.state.floor) return true;
+  for (const SettledRange& range : swept_.settled) {
+    std::vector<SettledRange> unknown;
+    append_unknown(told.state.settled, std::max(range.first_seq, told.state.floor),
+                   std::min(range.end_seq, seq), unknown);
+    if (!unknown.empty()) return true;
+  }
+  for (const EntryState& entry : swept_.entries) {
+    if (entry.seq >= seq || told.state.is_settled(entry.seq)) continue;
+    const auto known = told.state.entries.find(entry.seq);
+    if (known == told.state.entries.end() || !says_the_same(known->second, entry)) return true;
+  }
+  return false;
 }
 
 }  // namespace shmq::feed

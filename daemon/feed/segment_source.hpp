@@ -74,7 +74,16 @@ class SegmentSource final : public journal::MessageSource {
     std::optional<std::uint64_t> changes;  // so many have to be durable; nothing: not told wholly
   };
 
+  // What the sweep compares with first.
+  struct Standing {
+    std::uint64_t epoch = 0;            // of head: moves with each birth and each end of a group
+    std::vector<std::uint32_t> active;  // all groups that were there, by entry
+    bool holds = false;
+  };
+
   void damaged(std::string why);
+  [[nodiscard]] bool has_news_of_groups();
+  [[nodiscard]] bool has_news_of(std::uint32_t index, std::uint64_t word);
   void look(std::uint64_t end_seq);
   void look_at_group(std::uint32_t index, std::uint64_t word, std::uint64_t end_seq);
   void tell_removed(const std::vector<bool>& seen);
@@ -87,6 +96,8 @@ class SegmentSource final : public journal::MessageSource {
   shm::MarkWriter& mark_;
   GroupScan scan_;
   std::map<journal::Uuid, Told> told_;
+  Standing standing_;
+  GroupPicture swept_;                                  // kept for its memory
   std::vector<std::optional<journal::Uuid>> group_at_;  // by entry: who was found there last
   std::deque<journal::Change> pending_;                 // found by the look, not taken yet
   bool in_look_ = false;

@@ -38,18 +38,11 @@ Result<void> Host::set_up() {
   auto made = loop::Loop::create(*backend_);
   if (!made) return tl::unexpected{made.error()};
   loop_ = std::move(*made);
-  wake_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  wake_ = options_.wake >= 0 ? options_.wake : ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   if (wake_ < 0) {
     return tl::unexpected{Error{{errno, std::generic_category()}, "make an eventfd", "", ""}};
   }
-  if (auto done = loop_->watch(wake_, EPOLLIN,
-                               [this](auto) {
-                                 std::uint64_t count = 0;
-                                 if (::read(wake_, &count, sizeof(count)) > 0) begin_drain();
-                               });
-      !done) {
-    return done;
-  }
+  if (auto done = loop_->watch(wake_, EPOLLIN, [this](auto) { on_wake(); }); !done) return done;
   // The sockets first: their lock says that no other daemon answers in this place, and the engine
   // tells clients where they are. Nobody is answered before run().
   auto server = control::Server::create(
@@ -87,7 +80,7 @@ Host::~Host() {
   server_.reset();
   if (wake_ >= 0) {
     loop_->unwatch(wake_);
-    ::close(wake_);
+    if (wake_ != options_.wake) ::close(wake_);
   }
 }
 
@@ -122,14 +115,21 @@ void Host::begin_drain() {
 }
 
 void Host::ask_for_drain() noexcept {
-  const std::uint64_t one = 1;
   // The counter cannot be full: nobody else writes to it.
-  if (::write(wake_, &one, sizeof(one)) < 0) return;
+  if (::write(wake_, &wake_to_drain, sizeof(wake_to_drain)) < 0) return;
+}
+
+void Host::on_wake() {
+  std::uint64_t count = 0;
+  if (::read(wake_, &count, sizeof(count)) < 0) return;
+  if (count < wake_to_stop) return begin_drain();
+  engine_->close();
+  is_done_ = true;
 }
 
 void Host::end_drain() {
-  const bool is_whole = engine_->is_drained();
-  if (!is_whole) {
+  has_written_all_ = engine_->has_written_all();
+  if (!engine_->is_drained()) {
     log_(engine::Level::warning,
          "the disk did not take everything in time; what is not on it is still in memory");
   }

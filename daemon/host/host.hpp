@@ -20,7 +20,13 @@ struct HostOptions {
   io::BackendChoice backend = io::BackendChoice::automatic;
   std::uint64_t drain_limit_ns = 10'000'000'000;
   control::Permissions permissions;
+  /// An eventfd of the caller's, non-blocking, by which other threads ask for its end: add
+  /// wake_to_drain or wake_to_stop. -1: the host makes one.
+  int wake = -1;
 };
+
+inline constexpr std::uint64_t wake_to_drain = 1;
+inline constexpr std::uint64_t wake_to_stop = 1ULL << 32;  ///< even while it drains
 
 class Host {
  public:
@@ -29,7 +35,8 @@ class Host {
   Host& operator=(const Host&) = delete;
   ~Host();
 
-  /// Until it is drained. `each_turn` is called before each sleep, and may give a deadline for it.
+  /// Until it is drained, or told to stop. `each_turn` is called before each sleep, and may give a
+  /// deadline for it.
   void run(const std::function<std::uint64_t()>& each_turn = {});
 
   /// What `reload` does besides trying again: reads the configuration. Before run().
@@ -48,11 +55,14 @@ class Host {
   [[nodiscard]] bool is_ready() const noexcept { return engine_->is_ready(); }
   [[nodiscard]] const char* backend_name() const noexcept;
   [[nodiscard]] std::string control_directory() const;
+  /// After run(): everything that was published before the drain is on stable storage.
+  [[nodiscard]] bool has_written_all() const noexcept { return has_written_all_; }
 
  private:
   explicit Host(HostOptions options, engine::Log log);
   Result<void> set_up();
   void end_drain();
+  void on_wake();
 
   HostOptions options_;
   engine::Log log_;
@@ -65,6 +75,7 @@ class Host {
   int wake_ = -1;  // an eventfd
   std::uint64_t drain_by_ns_ = 0;
   bool is_done_ = false;
+  bool has_written_all_ = false;
   std::vector<std::function<void(Result<void>)>> drain_answers_;
 };
 

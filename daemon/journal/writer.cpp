@@ -39,6 +39,12 @@ std::uint64_t bytes_of(const CheckpointState& state) {
 
 }  // namespace
 
+void SyncDurations::add(std::uint64_t duration_ns) noexcept {
+  const auto bound = std::lower_bound(bounds_ns.begin(), bounds_ns.end(), duration_ns);
+  ++counts.at(static_cast<std::size_t>(bound - bounds_ns.begin()));
+  sum_ns += duration_ns;
+}
+
 Writer::Writer(io::Disk& disk, MessageSource& source, const WriterOptions& options, Start start)
     : disk_(disk),
       source_(source),
@@ -332,6 +338,7 @@ void Writer::on_written(std::int64_t result) {
     disk_.sync(current_->handle, [](std::int64_t) {});
     return commit();
   }
+  sync_began_ns_ = monotonic_ns();
   sync();
 }
 
@@ -343,6 +350,7 @@ void Writer::sync() {
 
 void Writer::on_synced(std::int64_t result) {
   if (result == -EIO && base::mutant(41)) return sync();  // the pages count as clean by now
+  figures_.syncs.add(monotonic_ns() - sync_began_ns_);
   if (result < 0) return fail(static_cast<int>(-result));
   commit();
 }

@@ -18,6 +18,7 @@
 //  6. A seq is given out only below the durable ceiling: watermark + ring_slots.
 #pragma once
 
+#include <array>
 #include <deque>
 
 #include "daemon/journal/batch_builder.hpp"
@@ -41,6 +42,19 @@ enum class Health {
   degraded,  ///< two failures in a row: synced publishes fail at once until a batch succeeds
 };
 
+/// How long barriers took, from the call until its answer, good or bad.
+struct SyncDurations {
+  /// Upper bounds, in nanoseconds; the last count is of those that took longer than all of them.
+  static constexpr std::array<std::uint64_t, 16> bounds_ns{
+      50'000,      100'000,       200'000,       500'000,      1'000'000,   2'000'000,
+      5'000'000,   10'000'000,    20'000'000,    50'000'000,   100'000'000, 200'000'000,
+      500'000'000, 1'000'000'000, 2'000'000'000, 5'000'000'000};
+  std::array<std::uint64_t, bounds_ns.size() + 1> counts{};
+  std::uint64_t sum_ns = 0;
+
+  void add(std::uint64_t duration_ns) noexcept;
+};
+
 struct WriterFigures {
   std::uint64_t batches = 0;
   std::uint64_t closing_batches = 0;
@@ -48,6 +62,7 @@ struct WriterFigures {
   std::uint64_t bytes = 0;
   std::uint64_t files = 0;
   std::uint64_t errors = 0;  ///< failed writes, syncs and preparations, ENOSPC aside
+  SyncDurations syncs;       ///< of batches
 };
 
 class Writer {
@@ -139,6 +154,7 @@ class Writer {
   BatchBuilder builder_;
   bool waits_for_file_ = false;  // there is something to write, and no room before the next file
   bool found_nothing_ = false;   // the last look at the source came to nothing
+  std::uint64_t sync_began_ns_ = 0;
   bool in_flight_ = false;
   int pieces_ = 0;  // writes outstanding
   int piece_error_ = 0;

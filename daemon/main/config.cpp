@@ -10,7 +10,6 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <functional>
 #include <sstream>
@@ -240,11 +239,6 @@ Result<void> take_table(const toml::table& table, const std::string& prefix,
   return {};
 }
 
-std::string environment(const char* name) {
-  const char* value = std::getenv(name);
-  return value != nullptr ? value : "";
-}
-
 }  // namespace
 
 std::optional<std::uint64_t> parse_size(std::string_view text) {
@@ -295,19 +289,6 @@ Result<Config> read_config(const std::string& path) {
         Error{{errno != 0 ? errno : EIO, std::generic_category()}, "read '" + path + "'", "", ""}};
   }
   return parse_config(text.str(), path);
-}
-
-Directories default_directories() {
-  // System users, root among them, are below 1000 on Debian (login.defs: UID_MIN).
-  if (::geteuid() < 1000) return {"/etc/shmq", "/var/lib/shmq", "/run/shmq"};
-  const std::string home = environment("HOME");
-  const auto below = [&](const char* variable, const char* fallback) {
-    const std::string directory = environment(variable);
-    return (directory.starts_with('/') ? directory : home + fallback) + "/shmq";
-  };
-  const std::string runtime = environment("XDG_RUNTIME_DIR");
-  return {below("XDG_CONFIG_HOME", "/.config"), below("XDG_DATA_HOME", "/.local/share"),
-          runtime.starts_with('/') ? runtime + "/shmq" : ""};
 }
 
 }  // namespace shmq::daemon_main

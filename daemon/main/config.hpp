@@ -18,7 +18,7 @@
 namespace shmq::daemon_main {
 
 struct Config {
-  std::string data_dir;     ///< empty: see default_directories()
+  std::string data_dir;     ///< empty: see host::default_directories()
   std::string runtime_dir;  ///< likewise
   std::string log_level = "info";
   io::BackendChoice backend = io::BackendChoice::automatic;
@@ -38,12 +38,6 @@ Result<Config> parse_config(std::string_view text, const std::string& path);
 
 /// The names of all keys, as the manual has them.
 std::vector<std::string> config_keys();
-
-struct Directories {
-  std::string config, data, runtime;
-};
-/// /etc/shmq, /var/lib/shmq and /run/shmq for system users; the XDG directories for others.
-Directories default_directories();
 
 std::optional<std::uint64_t> parse_size(std::string_view text);
 std::optional<std::uint64_t> parse_time_ns(std::string_view text);

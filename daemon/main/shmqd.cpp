@@ -20,6 +20,7 @@
 
 #include "base/clock.hpp"
 #include "base/names.hpp"
+#include "daemon/host/directories.hpp"
 #include "daemon/host/host.hpp"
 #include "daemon/main/config.hpp"
 #include "shmq/version.hpp"
@@ -100,7 +101,7 @@ std::shared_ptr<spdlog::logger> make_logger() {
 
 // What stands on the command line comes before the file, the file before the defaults.
 Result<Config> configure(const CommandLine& line) {
-  const Directories defaults = default_directories();
+  const host::Directories defaults = host::default_directories();
   Config config;
   const std::string path = line.config.empty() ? defaults.config + "/shmqd.toml" : line.config;
   std::error_code ignored;

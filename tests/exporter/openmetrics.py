@@ -23,7 +23,7 @@ def read(path):
             key = (sample.name, frozenset(sample.labels.items()))
             if key in samples:
                 sys.exit(f"{key} is there twice")
-            if not set(sample.labels) <= {"queue", "group", "state", "cause", "version"}:
+            if not set(sample.labels) <= {"queue", "group", "state", "cause", "version", "le"}:
                 sys.exit(f"unexpected label in {key}")
             samples[key] = sample.value
     if not samples:

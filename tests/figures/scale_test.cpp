@@ -123,7 +123,8 @@ TEST(Metrics, names_from_a_damaged_segment_stay_inside_their_quotes) {
   group.name = "a\"} 1\n\\b\x80";
   const std::string text = figures::metrics_text(
       {{.queue = "q",
-        .contents = figures::Reading::Contents{.info = {}, .stats = {}, .groups = {group}}}});
+        .contents = figures::Reading::Contents{.info = {}, .stats = {}, .groups = {group}}}},
+      nullptr);
   EXPECT_NE(text.find(R"(group="a\"} 1?\\b?")"), std::string::npos) << text;
 }
 

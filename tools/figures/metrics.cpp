@@ -50,6 +50,12 @@ class Exposition {
     text_ += value + "\n";
   }
   void add(Labels labels, std::uint64_t value) { add(labels, std::to_string(value)); }
+  // One of a family's other samples: _bucket, _count, _sum.
+  void add_part(std::string_view suffix, Labels labels, const std::string& value) {
+    const std::string own = std::exchange(suffix_, std::string{suffix});
+    add(labels, value);
+    suffix_ = own;
+  }
   std::string finish() && { return std::move(text_) + "# EOF\n"; }
 
  private:
@@ -174,6 +180,65 @@ void add_totals(Exposition& out, const std::vector<Reading>& readings) {
   });
 }
 
+// --- What only the daemon knows ----------------------------------------------------------------
+
+template <typename Act>
+void for_each_served(const std::vector<Reading>& readings, const DaemonReading& daemon, Act act) {
+  for (const Reading& reading : readings) {
+    const DaemonQueue* queue = daemon.find(reading.queue);
+    if (queue != nullptr && queue->contents) act(reading.queue, *queue->contents);
+  }
+}
+
+// A bound as others print it: 0.0001 rather than 1e-04.
+std::string bound_text(double seconds) {
+  char text[64];
+  const auto [end, code] =
+      std::to_chars(text, text + sizeof(text), seconds, std::chars_format::fixed);
+  return {text, end};
+}
+
+void add_daemon(Exposition& out, const std::vector<Reading>& readings,
+                const DaemonReading& daemon) {
+  using Contents = DaemonQueue::Contents;
+  bool is_there = false;
+  for_each_served(readings, daemon, [&](const std::string&, const Contents&) { is_there = true; });
+  if (!is_there) return;
+  out.begin("shmqd_flush_lag_messages", "gauge",
+            "Messages published that are not on stable storage.");
+  for_each_served(readings, daemon, [&](const std::string& queue, const Contents& contents) {
+    out.add({{"queue", queue}}, contents.lag_messages);
+  });
+  out.begin("shmqd_flush_lag_seconds", "gauge",
+            "The oldest message that is not on stable storage is at least so old.");
+  for_each_served(readings, daemon, [&](const std::string& queue, const Contents& contents) {
+    out.add({{"queue", queue}}, number(contents.lag_seconds));
+  });
+  out.begin("shmqd_sync_duration_seconds", "histogram", "How long the disk took to sync a batch.");
+  for_each_served(readings, daemon, [&](const std::string& queue, const Contents& contents) {
+    std::uint64_t count = 0;
+    for (std::size_t i = 0; i < contents.syncs.size(); ++i) {
+      count += contents.syncs[i];
+      const std::string bound = i < daemon.sync_bounds_seconds.size()
+                                    ? bound_text(daemon.sync_bounds_seconds[i])
+                                    : "+Inf";
+      out.add_part("_bucket", {{"queue", queue}, {"le", bound}}, std::to_string(count));
+    }
+    out.add_part("_count", {{"queue", queue}}, std::to_string(count));
+    out.add_part("_sum", {{"queue", queue}}, number(contents.syncs_sum_seconds));
+  });
+  out.begin("shmqd_sync_errors", "counter",
+            "Writes, syncs and preparations of journal files that failed, full disks aside.");
+  for_each_served(readings, daemon, [&](const std::string& queue, const Contents& contents) {
+    out.add({{"queue", queue}}, contents.sync_errors);
+  });
+  out.begin("shmqd_reclaimed_messages", "counter",
+            "Messages that the daemon took back from dead participants.");
+  for_each_served(readings, daemon, [&](const std::string& queue, const Contents& contents) {
+    out.add({{"queue", queue}}, contents.reclaimed);
+  });
+}
+
 }  // namespace
 
 Reading read(const std::string& name, const Result<Queue>& queue) {
@@ -185,7 +250,7 @@ Reading read(const std::string& name, const Result<Queue>& queue) {
   return reading;
 }
 
-std::string metrics_text(const std::vector<Reading>& readings) {
+std::string metrics_text(const std::vector<Reading>& readings, const DaemonReading* daemon) {
   Exposition out;
   out.begin("shmq_build", "info", "The version of libshmq that read the queues.");
   out.add({{"version", version()}}, 1U);
@@ -193,6 +258,7 @@ std::string metrics_text(const std::vector<Reading>& readings) {
   add_states(out, readings);
   add_ages(out, readings);
   add_totals(out, readings);
+  if (daemon != nullptr) add_daemon(out, readings, *daemon);
   return std::move(out).finish();
 }
 

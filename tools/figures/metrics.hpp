@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "figures/daemon.hpp"
+
 namespace shmq::figures {
 
 /// What was read of one queue.
@@ -26,8 +28,9 @@ struct Reading {
 /// As things are now; the contents of `queue` if it could be opened.
 Reading read(const std::string& name, const Result<Queue>& queue);
 
-/// An exposition, "# EOF" included.
-std::string metrics_text(const std::vector<Reading>& readings);
+/// An exposition, "# EOF" included. Without a daemon there is nothing of what only it knows: those
+/// metrics are absent, not zero. Of the queues that the daemon names, those that were read.
+std::string metrics_text(const std::vector<Reading>& readings, const DaemonReading* daemon);
 
 inline constexpr const char* metrics_content_type =
     "application/openmetrics-text; version=1.0.0; charset=utf-8";

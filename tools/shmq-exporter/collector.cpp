@@ -5,6 +5,12 @@
 #include <utility>
 
 namespace shmq_exporter {
+namespace {
+
+// One that does not answer must not hold a scrape up: its metrics are absent then.
+constexpr std::chrono::seconds daemon_patience{2};
+
+}  // namespace
 
 shmq::Result<void> Collector::look_locked() {
   auto names = shmq::Queue::list(options_.name_space);
@@ -43,7 +49,11 @@ shmq::Result<std::string> Collector::metrics() {
   if (auto looked = look_locked(); !looked) return tl::unexpected(looked.error());
   std::vector<shmq::figures::Reading> readings;
   for (const auto& [name, watched] : watched_) readings.push_back(watched.reading);
-  return shmq::figures::metrics_text(readings);
+  const auto daemon = shmq::figures::read_daemon({.name_space = options_.name_space,
+                                                  .runtime_dir = options_.runtime_dir,
+                                                  .trusted_owners = options_.trusted_owners,
+                                                  .timeout = daemon_patience});
+  return shmq::figures::metrics_text(readings, daemon ? &*daemon : nullptr);
 }
 
 std::variant<shmq::GroupFigures, Collector::Missing> Collector::figures(

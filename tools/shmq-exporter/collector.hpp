@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Looks at all queues of a namespace, as an observer: no daemon is needed and nothing is changed.
+// Looks at all queues of a namespace, as an observer: no daemon is needed and nothing is changed. A
+// daemon that is there is asked for what only it knows.
 //
 // Invariants:
 //  1. Each look opens the queues anew, so one that was removed or created again is never mistaken.

@@ -122,6 +122,13 @@ void add_scale(CLI::App& app, Context& context) {
   });
 }
 
+// What only the daemon knows. One that does not answer soon must not hold a probe up.
+shmq::Result<shmq::figures::DaemonReading> ask_daemon(const Context& context) {
+  shmq::DaemonOptions options = daemon_options(context);
+  options.timeout = std::min<std::chrono::nanoseconds>(options.timeout, std::chrono::seconds{3});
+  return shmq::figures::read_daemon(options);
+}
+
 // --- check ---------------------------------------------------------------------------------------
 
 // As monitoring plugins say it.
@@ -132,6 +139,7 @@ struct CheckArguments {
   std::vector<std::string> groups;  // empty: all
   std::optional<std::uint64_t> backlog_warn, backlog_crit;
   std::optional<std::chrono::nanoseconds> oldest_warn, oldest_crit;
+  std::optional<std::chrono::nanoseconds> flush_lag_crit;
 };
 
 struct Verdict {
@@ -202,6 +210,41 @@ std::string check_group(const CheckArguments& arguments, const shmq::GroupInfo& 
   return data;
 }
 
+// What the daemon has not yet on stable storage; gives the performance data. Without it nothing
+// gets there: that is as bad as the longest lag.
+std::string check_flush_lag(const Context& context, const CheckArguments& arguments,
+                            const shmq::Queue& queue, Verdict& verdict) {
+  if (!queue.info().durable) {
+    verdict.worsen(check_unknown, "flush lag: the queue is not durable");
+    return "";
+  }
+  const auto daemon = ask_daemon(context);
+  if (!daemon) {
+    verdict.worsen(daemon.error() == shmq::Errc::daemon_away ? check_critical : check_unknown,
+                   "flush lag: " + plain(daemon.error().message()));
+    return "";
+  }
+  const auto* of_queue = daemon->find(arguments.queue);
+  if (of_queue == nullptr || !of_queue->contents) {
+    const std::string state = of_queue == nullptr ? "not served" : of_queue->state;
+    const std::string why = of_queue == nullptr ? "" : of_queue->why;
+    verdict.worsen(check_critical, "flush lag: the daemon says " + plain(state) +
+                                       (why.empty() ? "" : ": " + plain(why)));
+    return "";
+  }
+  const double lag = of_queue->contents->lag_seconds;
+  if (lag >= seconds(*arguments.flush_lag_crit)) {
+    verdict.worsen(check_critical,
+                   "flush lag: " + std::to_string(of_queue->contents->lag_messages) +
+                       " messages not on disk, the oldest for " +
+                       human_time(std::chrono::nanoseconds{static_cast<std::int64_t>(lag * 1e9)}) +
+                       (of_queue->state == "ok" ? "" : " (" + plain(of_queue->state) + ")"));
+  }
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.3f", lag);
+  return std::string{" 'flush_lag'="} + text + "s;;" + threshold(arguments.flush_lag_crit) + ";0";
+}
+
 int say(const Context& context, const CheckArguments& arguments, const Verdict& verdict,
         const std::string& summary, const std::string& data) {
   constexpr const char* names[] = {"OK", "WARNING", "CRITICAL", "UNKNOWN"};
@@ -242,6 +285,7 @@ int check(const Context& context, const CheckArguments& arguments) {
       backlog += group.ready + group.delayed;
       ++checked;
     }
+    if (arguments.flush_lag_crit) data += check_flush_lag(context, arguments, queue, verdict);
   } catch (const Failure& failure) {
     // What cannot be looked at is not known to be well; the plugin's exit code, not the tool's.
     verdict.worsen(check_unknown, plain(failure.message()));
@@ -273,6 +317,9 @@ void add_check(CLI::App& app, Context& context) {
   add_time(
       *command, "--oldest-crit", [a](std::chrono::nanoseconds t) { a->oldest_crit = t; },
       "critical from this age on");
+  add_time(
+      *command, "--flush-lag-crit", [a](std::chrono::nanoseconds t) { a->flush_lag_crit = t; },
+      "critical from this age of the oldest message on that is not on disk, or without a daemon");
   command->callback([&context, arguments] {
     context.command = [&context, arguments] { return check(context, *arguments); };
   });
@@ -292,7 +339,9 @@ int metrics(const Context& context, const std::vector<std::string>& named) {
     if (!queue && queue.error() == shmq::Errc::no_such_queue) continue;
     readings.push_back(shmq::figures::read(name, queue));
   }
-  write_all(STDOUT_FILENO, shmq::figures::metrics_text(readings), nullptr, "write to stdout");
+  const auto daemon = ask_daemon(context);
+  write_all(STDOUT_FILENO, shmq::figures::metrics_text(readings, daemon ? &*daemon : nullptr),
+            nullptr, "write to stdout");
   return exit_ok;
 }
 

@@ -102,7 +102,7 @@ Result<SharedObject> make_object(const Segment& segment, const MarkIdentity& ide
     // Not a member of that group: it reads as others do, if the mode lets others.
   }
   if (fchmod(descriptor, mode_for(segment)) != 0) return system_failure(errno, what, path);
-  const std::string self = "/proc/self/fd/" + std::to_string(descriptor);
+  const std::string self = "/proc/thread-self/fd/" + std::to_string(descriptor);
   for (int attempt = 0; attempt < 3; ++attempt) {
     if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) {
       return object;

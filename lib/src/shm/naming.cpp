@@ -102,7 +102,8 @@ bool is_marked_removed(int descriptor) noexcept {
 Result<void> link_new_segment(int descriptor, const std::string& name_space,
                               const std::string& queue, const std::string& what) {
   const std::string path = path_of(base::segment_object_name(name_space, queue));
-  const std::string self = "/proc/self/fd/" + std::to_string(descriptor);
+  // Of the thread: it may have a table of descriptors of its own (EmbeddedDaemon).
+  const std::string self = "/proc/thread-self/fd/" + std::to_string(descriptor);
   for (int attempt = 0; attempt < 3; ++attempt) {
     if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) return {};
     if (errno != EEXIST) {
@@ -152,7 +153,7 @@ Result<void> link_tombstone(const std::string& name_space, const std::string& qu
     return system_failure();
   }
   const std::string path = path_of(base::segment_object_name(name_space, queue));
-  const std::string self = "/proc/self/fd/" + std::to_string(object.descriptor());
+  const std::string self = "/proc/thread-self/fd/" + std::to_string(object.descriptor());
   if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) == 0) return {};
   if (errno != EEXIST) return system_failure();
   return failure(Errc::already_exists, what, "a queue of this name exists by now", "");
@@ -254,7 +255,7 @@ Result<void> make_lock_object(const std::string& path, const Segment& segment,
       fchown(descriptor, static_cast<uid_t>(-1), segment.owner_group()) != 0) {
   }
   fchmod(descriptor, segment.mode() & 0777);
-  const std::string self = "/proc/self/fd/" + std::to_string(descriptor);
+  const std::string self = "/proc/thread-self/fd/" + std::to_string(descriptor);
   if (linkat(AT_FDCWD, self.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0 &&
       errno != EEXIST) {
     return tl::unexpected(Error{{errno, std::generic_category()}, what, std::strerror(errno), ""});

@@ -51,6 +51,8 @@ Registry& registry() {
   return *instance;
 }
 
+thread_local bool are_private = false;
+
 bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
   struct flock lock {};
   lock.l_type = type;
@@ -63,8 +65,10 @@ bool set_lock(int descriptor, short type, std::uint64_t byte) noexcept {
 }  // namespace
 
 LockFile::LockFile(int descriptor) noexcept : descriptor_(descriptor), born_(fork_generation()) {
-  if (descriptor_ >= 0) registry().add(descriptor_);
+  if (descriptor_ >= 0 && !are_private) registry().add(descriptor_);
 }
+
+void descriptors_are_private() noexcept { are_private = true; }
 
 bool LockFile::try_lock(std::uint64_t byte) noexcept {
   return descriptor_ >= 0 && set_lock(descriptor_, F_WRLCK, byte);

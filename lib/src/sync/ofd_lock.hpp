@@ -44,6 +44,11 @@ class LockFile {
   std::uint64_t born_ = 0;  // fork generation: in a child the number may be somebody else's by now
 };
 
+/// Says that this thread has a table of descriptors of its own, which no other thread's fork copies:
+/// a child must not close its numbers, which may be those of other files there. Before the thread
+/// opens its first LockFile, and for good.
+void descriptors_are_private() noexcept;
+
 /// Moves with each fork, in the child. A handle remembers the value of its birth.
 inline constinit std::atomic<std::uint64_t> current_fork_generation{1};
 [[nodiscard]] inline std::uint64_t fork_generation() noexcept {
