@@ -68,6 +68,7 @@ void RealDaemon::start() {
   std::vector<char*> pointers;
   for (std::string& word : words) pointers.push_back(word.data());
   pointers.push_back(nullptr);
+  if (before_exec_ != nullptr) before_exec_();
   ::execv(SHMQD, pointers.data());
   ::_exit(127);
 }
@@ -95,7 +96,7 @@ bool RealDaemon::runs() const {
   if (pid_ <= 0) return false;
   siginfo_t info{};
   return ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
-         info.si_pid == 0;
+         (info.si_pid == 0 || info.si_code == CLD_TRAPPED);  // in a tracer's hands
 }
 
 void RealDaemon::forget_memory() const {

@@ -26,6 +26,8 @@ class RealDaemon {
   void deny_io_uring() { is_io_uring_denied_ = true; }
   /// For the next start: more of the command line.
   void set_arguments(std::vector<std::string> arguments) { arguments_ = std::move(arguments); }
+  /// For the next start: called in the child before its exec.
+  void set_before_exec(void (*before_exec)() noexcept) { before_exec_ = before_exec; }
   /// SIGKILL, and waits for its end.
   void kill();
   /// SIGTERM, and waits for its end; gives the exit status.
@@ -38,6 +40,7 @@ class RealDaemon {
   [[nodiscard]] const std::string& name_space() const noexcept { return scratch_.name_space; }
   [[nodiscard]] pid_t pid() const noexcept { return pid_; }
   [[nodiscard]] std::string control_socket() const;
+  [[nodiscard]] const std::filesystem::path& directory() const noexcept { return directory_; }
   [[nodiscard]] std::filesystem::path journal_of(const std::string& queue) const;
   /// The last lines of what it logged, for failures.
   [[nodiscard]] std::string log() const;
@@ -48,6 +51,7 @@ class RealDaemon {
   pid_t pid_ = -1;
   bool is_io_uring_denied_ = false;
   std::vector<std::string> arguments_;
+  void (*before_exec_)() noexcept = nullptr;
 };
 
 }  // namespace shmq::testing

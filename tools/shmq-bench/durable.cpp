@@ -2,10 +2,7 @@
 #include "durable.hpp"
 
 #include <fcntl.h>
-#include <signal.h>
-#include <sys/prctl.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +15,7 @@
 #include <thread>
 
 #include "contender.hpp"
+#include "private_daemon.hpp"
 #include "redis_peer.hpp"
 #include "runner.hpp"
 
@@ -38,50 +36,14 @@ double us_since(Steady::time_point start) {
 
 double median(std::vector<double> values) { return summarise(std::move(values)).median; }
 
-/// shmqd with its data in a directory of its own.
-class PrivateDaemon {
- public:
-  PrivateDaemon(const DurableOptions& options, const std::string& directory) {
-    const std::string data = directory + "/data", run = directory + "/run";
-    std::filesystem::create_directory(run);
-    setenv("SHMQ_RUNTIME_DIR", run.c_str(), 1);
-    pid_ = fork();
-    if (pid_ < 0) fail("cannot fork");
-    if (pid_ == 0) {
-      prctl(PR_SET_PDEATHSIG, SIGTERM);
-      execl(options.shmqd.c_str(), "shmqd", "--foreground", "--namespace",
-            options.name_space.c_str(), "--data-dir", data.c_str(), "--runtime-dir", run.c_str(),
-            "--log-level", "warning", nullptr);
-      _exit(127);
-    }
-  }
-  PrivateDaemon(const PrivateDaemon&) = delete;
-  PrivateDaemon& operator=(const PrivateDaemon&) = delete;
-  ~PrivateDaemon() {
-    kill(pid_, SIGTERM);
-    waitpid(pid_, nullptr, 0);
-  }
-  [[nodiscard]] bool runs() const { return waitpid(pid_, nullptr, WNOHANG) == 0; }
-
- private:
-  pid_t pid_ = -1;
-};
-
 shmq::Queue make_queue(const DurableOptions& options, const std::string& name, bool durable,
                        const PrivateDaemon& daemon) {
-  note_shmq_queue(options.name_space, name);
   shmq::QueueOptions create;
   create.name_space = options.name_space;
   create.slots = slots;
   create.arena_bytes = 512ULL << 20;
   create.durable = durable;
-  for (int attempt = 0;; ++attempt) {
-    auto queue = shmq::Queue::create(name, create);
-    if (queue) return std::move(*queue);
-    // The daemon may not be ready yet.
-    if (attempt == 200 || !daemon.runs()) fail(queue.error().message());
-    std::this_thread::sleep_for(20ms);
-  }
+  return make_queue(daemon, name, create);
 }
 
 template <typename T>
@@ -383,7 +345,7 @@ int run_durable(const DurableOptions& options) {
   int code = 0;
   {
     RedisPeer redis{directory};
-    PrivateDaemon daemon{options, directory};
+    PrivateDaemon daemon{options.shmqd, options.name_space, directory};
     {
       Bench bench{options, directory, daemon};
       if (options.smoke != 0) {

@@ -13,6 +13,7 @@
 #include "crowd.hpp"
 #include "durable.hpp"
 #include "held.hpp"
+#include "idle.hpp"
 #include "runner.hpp"
 
 namespace shmq_bench {
@@ -34,6 +35,7 @@ struct Options {
   bool pin = false;
   bool held = false;
   bool durable = false;
+  std::uint64_t idle = 0;
   std::string shmqd = "shmqd";
   std::string data_dir = ".";
   std::uint64_t arena_kib = 64U << 10;
@@ -307,6 +309,15 @@ int run(Options options) {
                         .output = options.output,
                         .check = options.check});
   }
+  if (options.idle != 0) {
+    return run_idle({.name_space = "bench-" + std::to_string(getpid()),
+                     .shmqd = options.shmqd,
+                     .directory = options.data_dir,
+                     .queues = options.idle,
+                     .seconds = std::min(options.seconds, 60.0),
+                     .output = options.output,
+                     .check = options.check});
+  }
   if (options.crowd) {
     if (options.sizes.empty()) options.sizes = {64};
     return run_crowd(options);
@@ -367,8 +378,9 @@ int main(int argc, char** argv) {
   app.add_option("--arena-kib", options.arena_kib, "with --held: payload memory of the queue");
   app.add_option("--chunk-kib", options.chunk_kib, "with --held: size of a chunk");
   app.add_flag("--durable", options.durable, "what durability costs, with a private daemon");
-  app.add_option("--shmqd", options.shmqd, "with --durable: the daemon's program");
-  app.add_option("--data-dir", options.data_dir, "with --durable: the disk to measure");
+  app.add_option("--idle", options.idle, "what so many durable queues without traffic cost");
+  app.add_option("--shmqd", options.shmqd, "with --durable and --idle: the daemon's program");
+  app.add_option("--data-dir", options.data_dir, "with --durable and --idle: the disk");
   app.add_flag("--check", options.check, "the ratio check: exit 1 on a failure, 77 if undecided");
   try {
     app.parse(argc, argv);

@@ -31,7 +31,7 @@ constexpr int to_parent = 0, to_child = 1, shared_to_parent = 2;
 constexpr const char* queue_names[] = {"bench-to-parent", "bench-to-child", "bench-shared"};
 
 // What is to be removed whatever happens: plain arrays, since a signal handler reads them.
-constexpr std::size_t paths_max = 32, path_max_bytes = 256;
+constexpr std::size_t paths_max = 4096, path_max_bytes = 256;
 char paths[paths_max][path_max_bytes];
 std::size_t noted = 0;
 
