@@ -28,6 +28,7 @@ namespace fs = std::filesystem;
 constexpr const char* removed_prefix = ".removed.";
 constexpr const char* restoring_prefix = ".restoring.";
 constexpr std::uint64_t retry_busy_ns = 10'000'000;
+constexpr std::uint64_t retry_no_room_ns = 1'000'000'000;
 constexpr int files_removed_per_turn = 4;
 // A queue without traffic is looked at for messages so often: within the second in which a `memory`
 // publish is promised to be on disk, and a thousand of them cost little. Whoever cannot wait rings.
@@ -226,6 +227,18 @@ void Engine::on_recovered(Waiting waiting, Result<QueueParts> parts) {
     if (waiting.why.empty()) log_(Level::warning, error.message() + "; trying again");
     waiting.why = error.why();
     waiting.not_before_ns = base::clock->monotonic_ns() + retry_busy_ns;
+    waiting_.push_back(std::move(waiting));
+    return;
+  }
+  if (error.code() == std::errc::no_space_on_device) {
+    // As for a queue that is served: goes on by itself when there is room.
+    if (!waiting.is_for_room) {
+      log_(Level::warning,
+           error.message() + "; nothing is lost, tried again every second (make room on it)");
+    }
+    waiting.is_for_room = true;
+    waiting.why = "no room on the disk for its next journal file";
+    waiting.not_before_ns = now_ns + retry_no_room_ns;
     waiting_.push_back(std::move(waiting));
     return;
   }
@@ -448,21 +461,22 @@ void Engine::remove_queue(const std::string& name, Outcome outcome) {
   const std::string what = "remove queue '" + name + "'";
   const auto fail = [&](const Error& error) { outcome(tl::unexpected{error}); };
   if (is_draining_) return fail(draining(what));
-  const bool is_waiting = std::any_of(waiting_.begin(), waiting_.end(),
-                                      [&](const Waiting& w) { return w.name == name; });
-  if (is_waiting || in_recovery_.contains(name)) {
+  const auto waiting = std::find_if(waiting_.begin(), waiting_.end(),
+                                    [&](const Waiting& w) { return w.name == name; });
+  if ((waiting != waiting_.end() && !waiting->is_for_room) || in_recovery_.contains(name)) {
     return fail(told(Errc::busy, what, "it is being recovered", "try again"));
   }
   if (in_creation_.contains(name)) {
     return fail(told(Errc::busy, what, "it is being created", "try again"));
   }
   const auto served = queues_.find(name);
-  if (served == queues_.end() && !refused_.contains(name)) {
+  if (served == queues_.end() && !refused_.contains(name) && waiting == waiting_.end()) {
     return fail(told(Errc::no_such_queue, what, "no such durable queue", ""));
   }
   if (auto done = bury(name); !done) return fail(done.error());
   SHMQ_CRASH_POINT("daemon.buried");
   refused_.erase(name);
+  if (waiting != waiting_.end()) waiting_.erase(waiting);
   // Kept until the names are gone: the lock keeps others from taking the segment for theirs.
   std::unique_ptr<ManagedQueue> queue;
   if (served != queues_.end()) {
@@ -633,7 +647,10 @@ void Engine::reload() {
 }
 
 bool Engine::is_ready() const noexcept {
-  return waiting_.empty() && in_recovery_.empty() &&
+  // Who started the daemon must not wait for room on a disk.
+  const bool is_recovered = std::all_of(waiting_.begin(), waiting_.end(),
+                                        [](const Waiting& waiting) { return waiting.is_for_room; });
+  return is_recovered && in_recovery_.empty() &&
          std::all_of(queues_.begin(), queues_.end(), [](const auto& queue) {
            return queue.second->is_served() ||
                   queue.second->figures().health != journal::Health::ok;

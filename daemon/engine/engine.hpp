@@ -112,7 +112,8 @@ class Engine {
   struct Waiting {
     std::string name;
     std::uint64_t not_before_ns = 0;
-    std::string why;  // it had to be put off
+    std::string why;           // it had to be put off
+    bool is_for_room = false;  // on the disk: that may take for ever
   };
   // In the order of the sweep.
   struct Swept {

@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
+#include "support/at_point.hpp"
 #include "support/fake_daemon.hpp"
 
 namespace {
@@ -220,6 +222,30 @@ TEST(Confirm, waits_end_by_interrupt_close_and_stop_token) {
   EXPECT_EQ(closing->get().code(), Errc::published_unconfirmed);
   EXPECT_EQ(producer.wait_synced({0}).error(), Errc::closed);
 }
+
+#ifdef SHMQ_CRASH_POINTS
+// The waiter has looked whether it is interrupted, and has not yet fallen asleep. A sleep that was
+// not cut short lasts 100 ms, never less; on a busy machine other things last as long, hence the
+// attempts.
+TEST(Confirm, an_interrupt_just_before_the_sleep_ends_it) {
+  Served served;
+  auto producer = served.producer(0us);
+  const auto seq = producer.publish("x", {.durability = flushed});
+  ASSERT_TRUE(seq);
+  auto shortest = Clock::duration::max();
+  for (int attempt = 0; attempt < 20 && shortest >= 100ms; ++attempt) {
+    Clock::time_point interrupted_at;
+    shmq::testing::at_point("confirms.before_sleep", [&] {
+      interrupted_at = Clock::now();
+      producer.interrupt();
+    });
+    EXPECT_EQ(producer.wait_synced(*seq, 30s).error(), Errc::interrupted);
+    ASSERT_EQ(shmq::testing::hits, 1);
+    shortest = std::min(shortest, Clock::now() - interrupted_at);
+  }
+  EXPECT_LT(shortest, 100ms);
+}
+#endif
 
 TEST(Confirm, a_removed_queue_ends_the_wait) {
   Served served;

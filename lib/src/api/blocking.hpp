@@ -17,6 +17,7 @@
 #include <stop_token>
 
 #include "base/clock.hpp"
+#include "base/mutant.hpp"
 #include "sync/backoff.hpp"
 #include "sync/call_gate.hpp"
 #include "sync/event.hpp"
@@ -65,9 +66,13 @@ class Blocking {
   }
 
   /// On a word that cannot be written from here, so that its owner wakes in any case: `ticket` was
-  /// read before the condition was looked at. Spins for `spin` first.
-  Step watch(const std::uint32_t& word, std::uint32_t ticket,
+  /// read before the condition was looked at. Spins for `spin` first. Whoever interrupts moves
+  /// `own_word`, of this process, and wakes who sleeps on it.
+  Step watch(const std::uint32_t& word, std::uint32_t ticket, const std::uint32_t& own_word,
              std::chrono::nanoseconds spin) noexcept {
+    // [B1] acquire, before the look whether there is an interrupt, pairs with B2: it is seen, or
+    // the word has moved by the time of the sleep, which then is none.
+    const std::uint32_t own_ticket = sync::load_acquire(own_word);
     if (is_interrupted()) return Step::interrupted;
     if (timeout_.count() <= 0) return Step::timed_out;
     if (may_spin(spin)) {
@@ -82,7 +87,8 @@ class Blocking {
     }
     const std::chrono::nanoseconds left = time_left();
     if (left.count() <= 0) return Step::timed_out;
-    sync::event_sleep(word, ticket, left);
+    SHMQ_CRASH_POINT("confirms.before_sleep");
+    sync::event_sleep_interruptibly(word, ticket, own_word, own_ticket, left);
     slept_ = true;
     return Step::look_again;
   }

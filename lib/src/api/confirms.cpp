@@ -57,7 +57,7 @@ Errc Confirms::wait(Reached reached, Blocking& blocking) const noexcept {
       // The datagram may have been lost, or the daemon fallen asleep again.
       if (blocking.slept()) ring();
     }
-    switch (blocking.watch(mark_->progress_event, ticket, spin_)) {
+    switch (blocking.watch(mark_->progress_event, ticket, interrupts_, spin_)) {
       case Blocking::Step::timed_out: return Errc::timed_out;
       case Blocking::Step::interrupted: return Errc::interrupted;
       case Blocking::Step::look_again: break;
@@ -83,8 +83,13 @@ Errc Confirms::wait_acks_synced(Blocking& blocking) const noexcept {
 }
 
 void Confirms::wake() const noexcept {
-  // A read-only mapping: the word cannot be moved, only its sleepers woken.
-  if (mark_ != nullptr) sync::futex_wake_all(mark_->progress_event);
+  if (mark_ == nullptr) return;
+  // [B2] seq_cst, pairs with B1: who reads the new count sees why. The mark's own word cannot be
+  // moved, it is mapped read-only; its sleepers are woken for kernels that wait for one word only,
+  // where this may come just before a sleep, which then lasts its 100 ms.
+  __atomic_fetch_add(&interrupts_, 1, __ATOMIC_SEQ_CST);
+  sync::futex_wake_own(interrupts_);
+  sync::futex_wake_all(mark_->progress_event);
 }
 
 }  // namespace shmq::detail

@@ -53,8 +53,8 @@ class Confirms {
   /// Until all that was settled in any group before this call is.
   Errc wait_acks_synced(Blocking& blocking) const noexcept;
 
-  /// Wakes those of this process that wait here; it may come just before they sleep, who then find
-  /// out at the end of that sleep.
+  /// Ends the sleep of those of this process that wait here, and of who is about to sleep. After
+  /// what they shall see was done.
   void wake() const noexcept;
 
  private:
@@ -65,6 +65,7 @@ class Confirms {
   const queue::Participation& participation_;
   const shm::Mark* const mark_;
   const std::chrono::nanoseconds spin_;
+  mutable std::uint32_t interrupts_ = 0;  // a count: slept on beside the mark's word
 };
 
 /// What is left of a call's time.

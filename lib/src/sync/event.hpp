@@ -38,6 +38,14 @@ inline void event_sleep(const std::uint32_t& word, std::uint32_t ticket,
   futex_wait(word, ticket, limit < sleep_limit ? limit : std::chrono::nanoseconds{sleep_limit});
 }
 
+/// The same, and ends when `own_word`, of this process, is not `own_expected` any more.
+inline void event_sleep_interruptibly(const std::uint32_t& word, std::uint32_t ticket,
+                                      const std::uint32_t& own_word, std::uint32_t own_expected,
+                                      std::chrono::nanoseconds limit) noexcept {
+  futex_wait_either(word, ticket, own_word, own_expected,
+                    limit < sleep_limit ? limit : std::chrono::nanoseconds{sleep_limit});
+}
+
 /// The slow half of event_notify, and what an interruption uses: wakes whoever sleeps.
 inline void event_wake(std::uint32_t& word) noexcept {
   std::uint32_t seen = load_relaxed(word);
