@@ -238,7 +238,7 @@ void Engine::on_recovered(Waiting waiting, Result<QueueParts> parts) {
     }
     waiting.is_for_room = true;
     waiting.why = "no room on the disk for its next journal file";
-    waiting.not_before_ns = now_ns + retry_no_room_ns;
+    waiting.not_before_ns = base::clock->monotonic_ns() + retry_no_room_ns;
     waiting_.push_back(std::move(waiting));
     return;
   }
