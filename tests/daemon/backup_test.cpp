@@ -229,6 +229,12 @@ TEST_F(BackupTest, what_is_damaged_or_cut_off_makes_nothing) {
     EXPECT_TRUE(refused(whole.substr(0, length))) << length;
   }
   EXPECT_TRUE(refused(whole + "x"));
+  // Whole pieces of two backups, which no checksum of their own tells apart.
+  const fs::path other = file.string() + ".other";
+  ASSERT_TRUE(backup_queue("q", other));
+  std::ifstream in_other{other, std::ios::binary};
+  const std::string head{std::istreambuf_iterator<char>{in_other}, {}};
+  EXPECT_TRUE(refused(head.substr(0, 4096) + whole.substr(4096)));
   EXPECT_TRUE(refused(""));
   const auto restored = restore_queue(bad, {.queue = "copy"});
   ASSERT_FALSE(restored);
