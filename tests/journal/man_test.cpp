@@ -4,38 +4,20 @@
 // once; that it leaves none out shows in its having no holes.
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <map>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "journal/format.hpp"
 #include "journal/recovery.hpp"
+#include "support/man_page.hpp"
 
 namespace {
 
 using namespace shmq::journal;
 
-struct Field {
-  std::string name;
-  std::size_t offset;
-  std::size_t bytes;
-  bool operator==(const Field&) const = default;
-};
-
-struct Structure {
-  std::string name;
-  std::size_t bytes;
-  std::vector<Field> fields;
-};
-
-#define SHMQ_FIELD(type, field) \
-  Field { #field, offsetof(type, field), sizeof(type::field) }
-#define SHMQ_STRUCT(type, ...)           \
-  Structure {                            \
-#type, sizeof(type), { __VA_ARGS__ } \
-  }
+using shmq::testing::Field;
+using shmq::testing::read_man_page;
+using shmq::testing::Structure;
 
 const std::vector<Structure>& structures() {
   static const std::vector<Structure> list{
@@ -95,25 +77,13 @@ const std::vector<Structure>& structures() {
   return list;
 }
 
-// The rows of the literal block under each subsection.
-std::map<std::string, std::vector<Field>> tables_of_page() {
-  std::ifstream page{SHMQ_SOURCE_DIR "/man/shmq_journal.5"};
-  std::map<std::string, std::vector<Field>> tables;
-  std::string section;
-  bool is_in_layout = false;
-  for (std::string line; std::getline(page, line);) {
-    if (line.starts_with(".Sh ")) is_in_layout = line == ".Sh LAYOUT";
-    if (line.starts_with(".Ss ")) section = line.substr(4);
-    if (!is_in_layout || line.empty() || line[0] != ' ') continue;
-    std::istringstream row{line};
-    Field field;
-    if (row >> field.offset >> field.bytes >> field.name) tables[section].push_back(field);
-  }
-  return tables;
+const shmq::testing::ManPage& page() {
+  static const auto read = read_man_page(SHMQ_SOURCE_DIR "/man/shmq_journal.5");
+  return read;
 }
 
 TEST(Man, the_offset_tables_are_those_of_the_format) {
-  const auto tables = tables_of_page();
+  const auto& tables = page().tables;
   EXPECT_EQ(tables.size(), structures().size());
   std::size_t fields = 0;
   for (const Structure& structure : structures()) {
@@ -140,14 +110,12 @@ TEST(Man, the_list_of_fields_has_no_holes) {
 }
 
 TEST(Man, each_lettered_case_is_on_the_page) {
-  std::ifstream page{SHMQ_SOURCE_DIR "/man/shmq_journal.5"};
-  std::stringstream text;
-  text << page.rdbuf();
+  const std::string& text = page().text;
   for (const Case& known : all_cases()) {
-    EXPECT_NE(text.str().find(std::string{"\n.It "} + known.letter + "\n"), std::string::npos)
+    EXPECT_NE(text.find(std::string{"\n.It "} + known.letter + "\n"), std::string::npos)
         << known.letter;
     const std::string finding{known.finding.substr(1)};
-    EXPECT_NE(text.str().find(finding), std::string::npos) << finding;
+    EXPECT_NE(text.find(finding), std::string::npos) << finding;
   }
 }
 

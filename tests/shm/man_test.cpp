@@ -4,37 +4,19 @@
 // once; that it leaves none out shows in its having no holes but those of the 128-byte alignment.
 #include <gtest/gtest.h>
 
-#include <fstream>
-#include <map>
-#include <sstream>
 #include <string>
 #include <vector>
 
 #include "shm/layout.hpp"
+#include "support/man_page.hpp"
 
 namespace {
 
 using namespace shmq::shm;
 
-struct Field {
-  std::string name;
-  std::size_t offset;
-  std::size_t bytes;
-  bool operator==(const Field&) const = default;
-};
-
-struct Structure {
-  std::string name;
-  std::size_t bytes;
-  std::vector<Field> fields;
-};
-
-#define SHMQ_FIELD(type, field) \
-  Field { #field, offsetof(type, field), sizeof(type::field) }
-#define SHMQ_STRUCT(type, ...)           \
-  Structure {                            \
-#type, sizeof(type), { __VA_ARGS__ } \
-  }
+using shmq::testing::Field;
+using shmq::testing::read_man_page;
+using shmq::testing::Structure;
 
 const std::vector<Structure>& structures() {
   static const std::vector<Structure> list{
@@ -109,37 +91,10 @@ const std::vector<Structure>& structures() {
   return list;
 }
 
-struct Page {
-  std::map<std::string, std::vector<Field>>
-      tables;                                // the rows of the literal block of a subsection
-  std::map<std::string, std::size_t> bytes;  // "Header, 560 bytes"
-  std::string text;
-};
-
-Page read_page() {
-  std::ifstream file{SHMQ_SOURCE_DIR "/man/shmq_segment.5"};
-  Page page;
-  std::string section;
-  bool is_in_layout = false;
-  for (std::string line; std::getline(file, line);) {
-    page.text += line + "\n";
-    if (line.starts_with(".Sh ")) is_in_layout = line == ".Sh LAYOUT";
-    if (line.starts_with(".Ss ") && is_in_layout) {
-      std::istringstream title{line.substr(4)};
-      title >> section;
-      section.erase(section.find_last_not_of(',') + 1);
-      title >> page.bytes[section];
-    }
-    if (!is_in_layout || line.empty() || line[0] != ' ') continue;
-    std::istringstream row{line};
-    Field field;
-    if (row >> field.offset >> field.bytes >> field.name) page.tables[section].push_back(field);
-  }
-  return page;
-}
+shmq::testing::ManPage read_page() { return read_man_page(SHMQ_SOURCE_DIR "/man/shmq_segment.5"); }
 
 TEST(Man, the_offset_tables_are_those_of_the_layout) {
-  const Page page = read_page();
+  const auto page = read_page();
   EXPECT_EQ(page.tables.size(), structures().size());
   std::size_t fields = 0;
   for (const Structure& structure : structures()) {
