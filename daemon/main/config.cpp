@@ -7,58 +7,20 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
-#include <cmath>
 #include <fstream>
 #include <functional>
+#include <shmq/units.hpp>
 #include <sstream>
 
 namespace shmq::daemon_main {
 namespace {
 
-struct Unit {
-  std::string_view name;
-  double factor;
-};
-
-constexpr std::array<Unit, 13> size_units{{{"", 1},
-                                           {"B", 1},
-                                           {"K", 1024},
-                                           {"KiB", 1024},
-                                           {"kB", 1e3},
-                                           {"M", 1048576},
-                                           {"MiB", 1048576},
-                                           {"MB", 1e6},
-                                           {"G", 1073741824},
-                                           {"GiB", 1073741824},
-                                           {"GB", 1e9},
-                                           {"TiB", 1099511627776},
-                                           {"TB", 1e12}}};
-constexpr std::array<Unit, 8> time_units{{{"ns", 1},
-                                          {"us", 1e3},
-                                          {"ms", 1e6},
-                                          {"s", 1e9},
-                                          {"m", 60e9},
-                                          {"min", 60e9},
-                                          {"h", 3600e9},
-                                          {"d", 86400e9}}};
-
-template <std::size_t n>
-std::optional<std::uint64_t> parse_with_unit(std::string_view text,
-                                             const std::array<Unit, n>& units) {
-  double number = 0;
-  const char* const end = text.data() + text.size();
-  const auto [rest, error] = std::from_chars(text.data(), end, number, std::chars_format::fixed);
-  if (error != std::errc{} || !(number >= 0)) return std::nullopt;
-  std::string_view unit{rest, static_cast<std::size_t>(end - rest)};
-  if (unit.starts_with(' ')) unit.remove_prefix(1);
-  for (const Unit& known : units) {
-    const double value = number * known.factor;
-    if (unit == known.name && value < 9.2e18)
-      return static_cast<std::uint64_t>(std::llround(value));
-  }
-  return std::nullopt;
+std::optional<std::uint64_t> parse_time_ns(std::string_view text) {
+  // A bare number is most likely meant in some other unit than the one that the tools take it for.
+  if (text.empty() || (text != "0" && text.back() >= '0' && text.back() <= '9')) return {};
+  const auto time = shmq::parse_time(text);
+  return time ? std::optional{static_cast<std::uint64_t>(time->count())} : std::nullopt;
 }
 
 // Each gives "" or what the value should have been.
@@ -72,7 +34,7 @@ struct Range {
 Set size_of(std::function<void(Config&, std::uint64_t)> set, Range range) {
   return [set = std::move(set), range](Config& config, const toml::node& node) -> std::string {
     std::optional<std::uint64_t> value;
-    if (const auto text = node.value_exact<std::string>()) value = parse_size(*text);
+    if (const auto text = node.value_exact<std::string>()) value = shmq::parse_size(*text);
     if (const auto number = node.value_exact<std::int64_t>(); number && *number >= 0) {
       value = static_cast<std::uint64_t>(*number);
     }
@@ -240,15 +202,6 @@ Result<void> take_table(const toml::table& table, const std::string& prefix,
 }
 
 }  // namespace
-
-std::optional<std::uint64_t> parse_size(std::string_view text) {
-  return parse_with_unit(text, size_units);
-}
-
-std::optional<std::uint64_t> parse_time_ns(std::string_view text) {
-  if (text == "0") return 0;
-  return parse_with_unit(text, time_units);
-}
 
 std::optional<io::BackendChoice> parse_backend(std::string_view text) {
   if (text == "auto") return io::BackendChoice::automatic;

@@ -39,8 +39,6 @@ Result<Config> parse_config(std::string_view text, const std::string& path);
 /// The names of all keys, as the manual has them.
 std::vector<std::string> config_keys();
 
-std::optional<std::uint64_t> parse_size(std::string_view text);
-std::optional<std::uint64_t> parse_time_ns(std::string_view text);
 std::optional<io::BackendChoice> parse_backend(std::string_view text);
 bool is_log_level(std::string_view text);
 

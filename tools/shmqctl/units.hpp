@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <shmq/options.hpp>
+#include <shmq/units.hpp>
 #include <string>
 #include <string_view>
 
@@ -16,10 +17,8 @@ namespace shmqctl {
 
 // Each parse_* gives nothing when the text is not wholly one such value, or does not fit.
 
-/// "4096", "64KiB", "64K", "1.5MiB", "10MB" (decimal).
-std::optional<std::uint64_t> parse_size(std::string_view text);
-/// "30s", "5ms", "2min", "1.5h"; a bare number is seconds. At most 100 years.
-std::optional<std::chrono::nanoseconds> parse_time(std::string_view text);
+using shmq::parse_size;
+using shmq::parse_time;
 /// Octal permission bits: "0660", "660".
 std::optional<mode_t> parse_mode(std::string_view text);
 std::optional<std::uint64_t> parse_count(std::string_view text);
