@@ -75,7 +75,7 @@ one_line() {
   local file=${3:-$work/err}
   local lines
   lines=$(wc -l <"$file")
-  if [[ $lines -eq 1 ]] && grep -Eq '^shmqctl: [^:]+.*: .+' "$file" && grep -Eq -- "$2" "$file"; then
+  if [[ $lines -eq 1 ]] && grep -Eq '^shmqctl: [^:]+.*: .+ \(.+\)$' "$file" && grep -Eq -- "$2" "$file"; then
     pass
   else
     fail "$1: stderr has $lines lines, or not /$2/: $(cat "$file")"

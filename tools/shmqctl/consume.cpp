@@ -226,8 +226,9 @@ class ConsumeCommand {
       if (stop_.signal() != 0) {
         const auto whole = std::upper_bound(ends_.begin(), ends_.end(), written) - ends_.begin();
         settle(deliveries.first(static_cast<std::size_t>(whole)));
-      } else if (failure.remedy.empty() && !failure.why.empty()) {
-        failure.remedy = "the messages of this write were not acknowledged";
+      } else if (failure.what == "write to stdout" && !failure.why.empty()) {
+        failure.remedy =
+            "the messages of this write were not acknowledged, and come to the next who consumes";
       }
       throw;
     }

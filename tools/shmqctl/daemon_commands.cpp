@@ -40,7 +40,8 @@ int status(const Context& context) {
   const std::string text = take(shmq::daemon_status(daemon_options(context)), "ask the daemon");
   Json object = Json::parse(text, nullptr, false);
   if (!object.is_object()) {
-    throw Failure{exit_error, "ask the daemon", "its answer cannot be read", ""};
+    throw Failure{exit_error, "ask the daemon", "its answer cannot be read",
+                  "see that shmqd and shmqctl are of one version"};
   }
   object.erase("ok");
   if (context.json) {

@@ -3,6 +3,7 @@
 // From error codes to exit codes, and the remedies for errors that bring no text of their own.
 #include "failure.hpp"
 
+#include <shmq/remedy.hpp>
 #include <system_error>
 
 namespace shmqctl {
@@ -28,22 +29,16 @@ int exit_code_of(const std::error_code& code) {
   }
 }
 
+// Where the command line knows better than the library, which knows no options.
 std::string default_remedy(const std::error_code& code) {
-  if (code.category() != shmq::error_category()) return {};
+  if (code.category() != shmq::error_category()) return shmq::remedy_for(code);
   switch (static_cast<shmq::Errc>(code.value())) {
-    case shmq::Errc::no_such_queue: return "create it with shmqctl queue create";
-    case shmq::Errc::no_such_group: return "create it with shmqctl group create";
     case shmq::Errc::foreign_owner: return "name the owner with --trust-owner if you trust it";
     case shmq::Errc::full: return "consume or purge, or give another --overflow at creation";
     case shmq::Errc::timed_out: return "give a longer --timeout";
-    case shmq::Errc::daemon_away: return "start it: shmqd";
-    case shmq::Errc::message_too_large: return "see max_message_bytes in shmqctl queue info";
     case shmq::Errc::in_flight_limit:
       return "settle messages first, or create the queue with a larger --window";
-    case shmq::Errc::exists_with_other_limits: return "see shmqctl queue info";
-    case shmq::Errc::too_many_participants:
-    case shmq::Errc::too_many_producers: return "see shmqctl consumer ls";
-    default: return {};
+    default: return shmq::remedy_for(code);
   }
 }
 
@@ -68,7 +63,8 @@ Failure failure_of(const shmq::Error& error, const std::string& what) {
 
 Failure failure_of_errno(int error_number, std::string what, std::string remedy) {
   const std::error_code code{error_number, std::generic_category()};
-  return {exit_code_of(code), std::move(what), code.message(), std::move(remedy)};
+  return {exit_code_of(code), std::move(what), code.message(),
+          remedy.empty() ? default_remedy(code) : std::move(remedy)};
 }
 
 }  // namespace shmqctl

@@ -125,6 +125,7 @@ int main(int argc, char** argv) {
   } catch (const shmqctl::Failure& failure) {
     return shmqctl::report(failure);
   } catch (const std::exception& error) {
-    return shmqctl::report({shmqctl::exit_error, "internal error", error.what(), ""});
+    return shmqctl::report(
+        {shmqctl::exit_error, "internal error", error.what(), "report it, with the command"});
   }
 }

@@ -84,7 +84,7 @@ class SHMQ_API Error {
   [[nodiscard]] std::string why() const { return why_.empty() ? code_.message() : why_; }
   /// What to do about it; may be empty.
   [[nodiscard]] const std::string& remedy() const noexcept { return remedy_; }
-  /// "WHAT: WHY (REMEDY)", without the parts that are empty.
+  /// "WHAT: WHY (REMEDY)", without WHAT if it is empty, with remedy_for() if it has no remedy.
   [[nodiscard]] std::string message() const;
 
   friend bool operator==(const Error& left, Errc right) noexcept {
