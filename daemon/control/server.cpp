@@ -91,7 +91,11 @@ Server::~Server() {
 Result<void> Server::prepare_directory() {
   const std::string& directory = options_.directory;
   std::error_code code;
-  std::filesystem::create_directories(directory, code);
+  const bool is_ours = std::filesystem::create_directories(directory, code);
+  // Whatever the umask: who may not pass through it reaches neither of the sockets.
+  if (!code && is_ours && ::chmod(directory.c_str(), 0755) != 0) {
+    code.assign(errno, std::generic_category());
+  }
   if (code) {
     return tl::unexpected{Error{code, "make the runtime directory '" + directory + "'", "",
                                 "name another one: --runtime-dir"}};

@@ -102,7 +102,9 @@ Result<void> Engine::take_directory() {
   fs::create_directories(options_.data_dir, code);
   const fs::path absolute = fs::absolute(options_.data_dir, code);
   directory_ = (absolute / options_.name_space).lexically_normal().string();
-  if (::mkdir(directory_.c_str(), 0755) != 0 && errno != EEXIST) {
+  // Whatever the umask: the directory of each queue says who may read its journal.
+  const bool is_ours = ::mkdir(directory_.c_str(), 0755) == 0;
+  if ((!is_ours && errno != EEXIST) || (is_ours && ::chmod(directory_.c_str(), 0755) != 0)) {
     return tl::unexpected{system_error(what, "make it, or name another one: --data-dir")};
   }
   directory_descriptor_ = ::open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);

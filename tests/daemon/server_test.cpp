@@ -239,6 +239,22 @@ TEST_F(Server, one_daemon_has_the_directory_and_a_killed_one_leaves_it) {
   EXPECT_TRUE(start());
 }
 
+// As the service has it: a directory that only its maker may pass hides both sockets from
+// everybody.
+TEST_F(Server, everybody_reaches_the_sockets_whatever_the_umask) {
+  const mode_t before = ::umask(0077);
+  const auto started = start();
+  ::umask(before);
+  ASSERT_TRUE(started) << started.error().message();
+  struct stat status {};
+  ASSERT_EQ(::stat(options.directory.c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 07777, 0755U);
+  for (const char* name : {"control", "doorbell"}) {
+    ASSERT_EQ(::stat((fs::path{options.directory} / name).c_str(), &status), 0) << name;
+    EXPECT_EQ(status.st_mode & 0777, 0666U) << name;
+  }
+}
+
 TEST_F(Server, a_directory_that_others_may_write_is_refused) {
   fs::create_directories(options.directory);
   ASSERT_EQ(::chmod(options.directory.c_str(), 0777), 0);
