@@ -311,7 +311,8 @@ int serve(const Arguments& arguments, const sigset_t& stop_signals) {
   if (!listened) ::kill(::getpid(), SIGTERM);
   stopper.join();
   if (!arguments.socket.empty()) ::unlink(arguments.socket.c_str());
-  return listened ? exit_ok : fail(exit_error, "listen on " + place + ": the socket failed");
+  return listened ? exit_ok
+                  : fail(exit_error, "listen on " + place + ": the socket failed (start it again)");
 }
 
 }  // namespace
