@@ -355,6 +355,7 @@ void Engine::answer_creations() {
     const auto queue = queues_.find(at->name);
     const bool is_gone = queue == queues_.end();
     const bool is_waiting =
+        in_recovery_.contains(at->name) ||
         std::any_of(waiting_.begin(), waiting_.end(),
                     [&](const Waiting& waiting) { return waiting.name == at->name; });
     if (is_waiting || (!is_gone && !queue->second->is_served() && !is_drained())) {

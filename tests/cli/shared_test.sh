@@ -270,7 +270,7 @@ start_writer
 until=$(($(now_ms) + 3 * lease_ms))
 while (($(now_ms) < until)); do
   dd bs=4096 count=1 status=none <&5 >>"$work/got"
-  read -r -t 0.06 -u 8 word  # its pace; nobody writes there
+  read -r -t 0.1 -u 8 word  # its pace; nobody writes there
 done
 equals "a slow reader: the write goes on" 32 "$(of_group q w in_flight)"
 gives "a slow reader: nobody else gets them" 5 ctl consume q --group w --timeout 0

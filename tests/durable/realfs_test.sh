@@ -69,6 +69,13 @@ await() {
   die "$claim: not within 30 s"
 }
 
+# By one of the producers: three may fill the ring before the fourth has begun.
+any_confirmed() {
+  local file
+  for file in "$work/history/printed-$cut"-*; do [ ! -s "$file" ] || return 0; done
+  return 1
+}
+
 another_boot
 start_daemon
 await "the daemon answers" "$shmqctl" daemon status
@@ -86,7 +93,7 @@ for ((cut = 1; cut <= cuts; cut++)); do
     victims+=("$!")
   fi
   started+=("${victims[@]}")
-  await "something is confirmed" test -s "$work/history/printed-$cut-1"
+  await "something is confirmed" any_confirmed
   sleep "0.$((RANDOM % 5))$((RANDOM % 10))$((RANDOM % 10))"
   python3 "$here/cut_off.py" "$work/disk" || skip "the file system knows no shutdown"
   kill -KILL "$daemon" "${victims[@]}" 2>/dev/null

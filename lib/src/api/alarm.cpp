@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "shmq/alarm.hpp"
-
 #include <optional>
+#include <shmq/alarm.hpp>
 
 #include "api/alarm_state.hpp"
 #include "base/clock.hpp"

@@ -85,7 +85,8 @@ std::string remedy_of(Errc code) {
     case Errc::busy: return "try again";
     case Errc::daemon_away: return "start it: shmqd";
     case Errc::not_retained: return "begin at the oldest message held";
-    case Errc::not_durable: return "ask for durability memory, or create the queue as durable";
+    case Errc::not_durable:
+      return "ask for durability memory, or create the queue with durable = true (--durable)";
     case Errc::degraded: return "see shmqctl daemon status; it tries again by itself";
   }
   return "see shmqctl doctor";
