@@ -50,6 +50,8 @@ Error interrupted(const std::string& what) {
 
 // --- Writing -----------------------------------------------------------------------------------
 
+constexpr int looks_max = 8;
+
 class Writer {
  public:
   Writer(DirectorySource& directory, const BackupNames& names, ByteSink& sink,
@@ -61,11 +63,8 @@ class Writer {
         what_("back up queue '" + names.queue + "'") {}
 
   Result<BackupSummary> run() {
-    // Headers alone: the bodies are checked when they are copied.
-    auto plan =
-        analyse(directory_, {.queue_uuid = {}, .memory_is_newer = true, .check_all_bodies = false});
-    if (!plan) return failed_in_motion(plan.error());
-    if (plan->is_refused) return refused(*plan);
+    auto plan = find_plan();
+    if (!plan) return tl::unexpected{plan.error()};
     if (plan->is_new) return failure(Errc::corrupt, "its journal holds nothing", "");
     // Open first: a file that goes meanwhile stays readable.
     std::vector<std::unique_ptr<ByteSource>> sources;
@@ -92,6 +91,24 @@ class Writer {
                                               std::string remedy) const {
     return tl::unexpected{Error{make_error_code(code), what_, std::move(why), std::move(remedy)}};
   }
+  // The daemon writes while the directory is read: a batch that was not there when its place was
+  // read, before others that were when theirs was, looks like damage. Damage is where it was when
+  // one looks again.
+  Result<Plan> find_plan() {
+    std::string seen;
+    for (int attempt = 0; attempt < looks_max; ++attempt) {
+      // Headers alone: the bodies are checked when they are copied.
+      auto plan = analyse(directory_,
+                          {.queue_uuid = {}, .memory_is_newer = true, .check_all_bodies = false});
+      if (!plan) return failed_in_motion(plan.error());
+      if (!plan->is_refused) return plan;
+      const Error error = refused(*plan).value();
+      if (error.message() == seen) return tl::unexpected{error};
+      seen = error.message();
+    }
+    return failure(Errc::busy, "its files changed each time that they were read", "try again");
+  }
+
   // The daemon removes files all the time.
   [[nodiscard]] tl::unexpected<Error> failed_in_motion(const Error& error) const {
     if (error.code() == std::errc::no_such_file_or_directory) {

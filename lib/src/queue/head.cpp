@@ -80,7 +80,7 @@ bool spill(const shm::Segment& segment, bool for_arena) noexcept {
   for (int attempt = 0; attempt < 8; ++attempt) {
     const sync::Word16 seen = sync::read_halves(control.head);
     // [H3] as above: what is copied for the disk may be overwritten.
-    const std::uint64_t bound = base::mutant(103) ? find_tail(segment) : bound_of_head(segment);
+    const std::uint64_t bound = bound_of_head(segment);
     const std::uint64_t target = for_arena
                                      ? spill_target_for_arena(segment, seen.low, bound)
                                      : std::min(spill_target_for_slots(segment, seen.low), bound);
