@@ -191,18 +191,22 @@ RestoreJob::RestoreJob(RestoreRequest request, std::function<void()> on_end)
       std::filesystem::remove_all(request_.directory, ignored);
     }
     ::close(std::exchange(request_.backup, -1));
+    // relaxed: a figure for people.
     percent_.store(100, std::memory_order_relaxed);
+    // release: who sees it sees outcome_.
     is_done_.store(true, std::memory_order_release);
     on_end();
   }};
 }
 
 RestoreJob::~RestoreJob() {
+  // relaxed: a wish alone; the join orders the rest.
   must_stop_.store(true, std::memory_order_relaxed);
   thread_.join();
 }
 
 bool RestoreJob::go_on(std::uint64_t done, std::uint64_t total, unsigned base) noexcept {
+  // relaxed, both: a figure, and a wish.
   if (total != 0) {
     percent_.store(base + static_cast<unsigned>(done * 50 / total), std::memory_order_relaxed);
   }

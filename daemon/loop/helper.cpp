@@ -25,6 +25,7 @@ Result<std::unique_ptr<Helper>> Helper::create(Loop& loop) {
 Helper::~Helper() {
   {
     const std::scoped_lock lock{mutex_};
+    // relaxed: the mutex orders it for who waits; a job that looks at it may be late.
     is_stopping_.store(true, std::memory_order_relaxed);
     jobs_.clear();
   }

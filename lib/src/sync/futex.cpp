@@ -45,6 +45,7 @@ void futex_wait_either(const std::uint32_t& word, std::uint32_t expected,
     until.tv_nsec = nanoseconds % 1'000'000'000;
     if (syscall(SYS_futex_waitv, words, 2, 0, &until, CLOCK_MONOTONIC) >= 0) return;
     if (errno != ENOSYS && errno != EPERM && errno != EINVAL) return;
+    // relaxed: a hint that spares the next call; nothing hangs on it.
     is_missing.store(true, std::memory_order_relaxed);
   }
 #endif
