@@ -74,7 +74,8 @@ uuid_before=$(told queue_created queue=r)
 gives "and comes again" 0 ctl queue create r --group work
 until [[ $(told queue_created queue=r) -gt $uuid_before ]]; do sleep 0.02; done
 pass
-head -c 5000 /dev/urandom >"/dev/shm/shmq.$ns.random"
+# Whole at once: half of it would be told, too.
+head -c 5000 /dev/urandom >"/dev/shm/random.$ns" && mv "/dev/shm/random.$ns" "/dev/shm/shmq.$ns.random"
 comes "what is no queue" queue_unreadable queue=random
 rm -f "/dev/shm/shmq.$ns.random"
 
