@@ -30,16 +30,7 @@ class Backup final : public journal::ByteSource {
   Backup(int descriptor, std::uint64_t size) : descriptor_(descriptor), size_(size) {}
   [[nodiscard]] std::uint64_t size() const override { return size_; }
   std::error_code read(std::uint64_t offset, std::span<std::byte> into) override {
-    while (!into.empty()) {
-      const ssize_t got =
-          ::pread(descriptor_, into.data(), into.size(), static_cast<off_t>(offset));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return {errno, std::generic_category()};
-      if (got == 0) return std::make_error_code(std::errc::io_error);
-      offset += static_cast<std::uint64_t>(got);
-      into = into.subspan(static_cast<std::size_t>(got));
-    }
-    return {};
+    return journal::read_whole(descriptor_, offset, into);
   }
 
  private:

@@ -10,6 +10,19 @@
 #include <utility>
 
 namespace shmq::journal {
+
+std::error_code read_whole(int descriptor, std::uint64_t offset, std::span<std::byte> into) {
+  while (!into.empty()) {
+    const ssize_t got = ::pread(descriptor, into.data(), into.size(), static_cast<off_t>(offset));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return {errno, std::generic_category()};
+    if (got == 0) return std::make_error_code(std::errc::io_error);
+    offset += static_cast<std::uint64_t>(got);
+    into = into.subspan(static_cast<std::size_t>(got));
+  }
+  return {};
+}
+
 namespace {
 
 class File final : public ByteSource {
@@ -22,16 +35,7 @@ class File final : public ByteSource {
   [[nodiscard]] std::uint64_t size() const override { return size_; }
 
   std::error_code read(std::uint64_t offset, std::span<std::byte> into) override {
-    while (!into.empty()) {
-      const ssize_t got =
-          ::pread(descriptor_, into.data(), into.size(), static_cast<off_t>(offset));
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) return {errno, std::generic_category()};
-      if (got == 0) return std::make_error_code(std::errc::io_error);
-      offset += static_cast<std::uint64_t>(got);
-      into = into.subspan(static_cast<std::size_t>(got));
-    }
-    return {};
+    return read_whole(descriptor_, offset, into);
   }
 
   void will_need(std::uint64_t offset, std::uint64_t bytes) override {

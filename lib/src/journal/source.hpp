@@ -40,6 +40,9 @@ class DirectorySource {
 /// already is gone: ENOENT.
 enum class ReadLock : std::uint8_t { no, yes };
 
+/// Fills all of `into` from there; an end before that is EIO.
+std::error_code read_whole(int descriptor, std::uint64_t offset, std::span<std::byte> into);
+
 /// pread(2), never mmap: a file that is cut meanwhile is an error, not a signal.
 Result<std::unique_ptr<ByteSource>> open_file(const std::string& path,
                                               ReadLock lock = ReadLock::no);
